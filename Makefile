@@ -1,0 +1,70 @@
+# Lockgate. `make` alone says what there is to make.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+STAMP := $(VENV)/.installed
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# As root no file is left in the tree that the next run as an ordinary user could not replace.
+AS_ROOT := $(SUDO) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 $(RUN)
+
+# Ordinary users of Debian do not have the folders of system programs on their path.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+COMMANDS := python3 openssl ovs-vswitchd ovsdb-server ovs-vsctl ip ethtool ping tcpdump iperf3 pgrep
+PACKAGES := python3 python3-venv openssl openvswitch-switch iproute2 ethtool iputils-ping tcpdump iperf3 procps
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system demo test test-unit test-ovs test-net lint bench clean
+
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install the system packages that are missing, and .venv (every other target does it first)
+
+demo: setup ## Two hosts and their guests in namespaces, end to end
+	$(AS_ROOT) topo.demo
+
+test: test-unit test-ovs test-net ## All tests
+
+test-unit: setup ## Tests that need nothing
+	$(RUN) pytest tests/unit
+
+test-ovs: setup ## Tests on a private Open vSwitch, without root
+	$(RUN) pytest tests/ovs
+
+test-net: setup ## Tests with real traffic between namespaces, as root
+	$(AS_ROOT) pytest -p no:cacheprovider tests/net
+
+lint: setup ## ruff and mypy
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+bench: setup ## Measure throughput
+	$(AS_ROOT) bench.throughput
+
+clean: ## Remove what was made here, .venv too
+	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+system:
+	@missing=; \
+	for command in $(COMMANDS); do command -v $$command >/dev/null || missing="$$missing $$command"; done; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	if [ -n "$$missing" ]; then \
+		echo "Not found:$$missing. Installing Debian packages: $(PACKAGES)"; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; \
+	fi
+
+# To build Ryu, older and newer releases of pip read one or the other of the two constraints, and Debian's builds
+# outside of an isolated environment unless told otherwise.
+$(STAMP): pyproject.toml requirements.txt build-constraints.txt | system
+	@echo "Installing $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-constraints.txt PIP_USE_PEP517=1 \
+		$(RUN) pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,104 @@
+"""What Ryu 4.34 needs on a current Python, so that plain `ryu-manager` runs.
+
+Two things of `ryu.lib.hub` are broken:
+
+- `ryu-manager` always imports `ryu.app.wsgi`, which takes `ALREADY_HANDLED` from `eventlet.wsgi`. Eventlet dropped it
+  in 0.30.3, and older releases do not run on Python 3.11.
+- `StreamServer` pops its TLS arguments from a dict that all connections share, so that only the first one is served:
+  every reconnect fails with NO_SHARED_CIPHER.
+
+`lockgate_ryu.pth`, which lies in site-packages, calls `install` at every start of Python in this environment. That
+imports neither Ryu nor eventlet; it only waits for `ryu.lib.hub` and repairs it right after its import, before any
+other module of Ryu has taken a name from it. Nothing else of Ryu is changed.
+"""
+
+import sys
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+
+TYPE_CHECKING = False  # importing typing would be most of the cost
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from logging import Logger
+    from types import ModuleType
+    from typing import Any
+
+    Handle = Callable[[Any, Any], None]  # (connection, address)
+
+HUB = "ryu.lib.hub"
+HANDSHAKE_TIMEOUT = 10.0  # seconds, as a silent client would otherwise hold its socket for ever
+
+
+def install() -> None:
+    """Repair `ryu.lib.hub` as soon as something imports it."""
+    sys.meta_path.insert(0, _HubFinder())
+
+
+class _HubFinder:
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> ModuleSpec | None:
+        if name != HUB:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.origin is not None:
+            spec.loader = _HubLoader(name, spec.origin)
+        return spec
+
+
+class _HubLoader(SourceFileLoader):
+    def exec_module(self, module: "ModuleType") -> None:
+        super().exec_module(module)
+        _repair(module)
+
+
+def _repair(hub: "Any") -> None:
+    # Today's eventlet learns from a flag of its own, which its WebSocketWSGI sets, that a response is already out.
+    hub.eventlet.wsgi.ALREADY_HANDLED = ()
+
+    class StreamServer(hub.StreamServer):
+        """Ryu's server, with one TLS context for all connections."""
+
+        def __init__(
+            self,
+            listen_info: "tuple[str, int]",
+            handle: "Handle",
+            backlog: None = None,
+            spawn: str = "default",
+            **tls: "Any",
+        ) -> None:
+            super().__init__(listen_info, handle, backlog, spawn)
+            if tls:
+                self.handle = _behind_tls(handle, hub.LOG, **tls)
+
+    hub.StreamServer = StreamServer
+
+
+def _behind_tls(
+    handle: "Handle", log: "Logger", *, keyfile: str, certfile: str, ca_certs: str | None = None, **_: "Any"
+) -> "Handle":
+    """A handler that shakes hands, with mutual authentication when there are `ca_certs`, before it calls `handle`.
+
+    What else Ryu passes, a context and `cert_reqs`, says the same in a weaker way.
+    """
+    from eventlet.green import ssl  # noqa: PLC0415 - not at every start of Python
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certfile, keyfile)
+    if ca_certs is not None:
+        context.load_verify_locations(ca_certs)
+        context.verify_mode = ssl.CERT_REQUIRED
+
+    def shake_hands_and_handle(connection: "Any", address: "Any") -> None:
+        connection.settimeout(HANDSHAKE_TIMEOUT)
+        try:
+            connection = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            connection.do_handshake()
+        except OSError as error:
+            log.warning("TLS handshake with %s failed: %s", address, error)
+            connection.close()
+            return
+        connection.settimeout(None)
+        handle(connection, address)
+
+    return shake_hands_and_handle

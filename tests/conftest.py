@@ -1,0 +1,40 @@
+"""Tiers of tests: the folder says what a test needs. A test whose needs are not met fails; nothing is skipped."""
+
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+# Ordinary users of Debian do not have the folders of system programs on their path.
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+
+TESTS = Path(__file__).parent
+OPEN_VSWITCH = ("ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
+COMMANDS = {"ovs": OPEN_VSWITCH, "net": (*OPEN_VSWITCH, "ip", "ethtool", "ping", "tcpdump")}
+
+
+def tier_of(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0]
+
+
+@cache
+def unmet(tier: str) -> str | None:
+    """What tests of this tier need and this machine lacks."""
+    missing = [command for command in COMMANDS.get(tier, ()) if shutil.which(command) is None]
+    if missing:
+        return f"tests/{tier} needs {', '.join(missing)}: run `make setup`"
+    if tier == "net" and os.geteuid() != 0:
+        return "tests/net needs root: run `make test-net`"
+    return None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if tier_of(item) in COMMANDS:
+        item.add_marker(tier_of(item))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if reason := unmet(tier_of(item)):
+        pytest.fail(reason, pytrace=False)
