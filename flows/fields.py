@@ -1,0 +1,107 @@
+"""The packet fields and registers that flows match and set, each under one name.
+
+Names and notation are those of ovs-fields(7), so that what this code prints is what `ovs-ofctl` prints and reads.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+from flows.ports import LOCAL
+
+
+def _mac(value: int) -> str:
+    return ":".join(f"{byte:02x}" for byte in value.to_bytes(6))
+
+
+def mac(text: str) -> int:
+    """A MAC address as the number its six bytes are."""
+    return int.from_bytes(bytes.fromhex(text.replace(":", "")))
+
+
+def _ipv4(value: int) -> str:
+    return str(IPv4Address(value))
+
+
+def port(number: int) -> str:
+    """A port number as ovs-ofctl writes it."""
+    return "LOCAL" if number == LOCAL else str(number)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Field:
+    """One field. `oxm` is its name in Ryu's tables; `notation` writes a value as ovs-ofctl does."""
+
+    name: str
+    oxm: str
+    bits: int
+    notation: Callable[[int], str]
+
+    @property
+    def is_address(self) -> bool:
+        """Whether the notation is an address, rather than a number."""
+        return self.notation in (_mac, _ipv4)
+
+    @property
+    def ones(self) -> int:
+        """The mask that matches the field exactly."""
+        return (1 << self.bits) - 1
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+IN_PORT: Final = Field("in_port", "in_port", 32, port)
+TUN_ID: Final = Field("tun_id", "tunnel_id", 64, hex)
+TUN_SRC: Final = Field("tun_src", "tun_ipv4_src", 32, _ipv4)
+TUN_DST: Final = Field("tun_dst", "tun_ipv4_dst", 32, _ipv4)
+ETH_SRC: Final = Field("eth_src", "eth_src", 48, _mac)
+ETH_DST: Final = Field("eth_dst", "eth_dst", 48, _mac)
+ETH_TYPE: Final = Field("eth_type", "eth_type", 16, hex)
+VLAN: Final = Field("vlan_vid", "vlan_vid", 13, hex)
+IP_PROTO: Final = Field("nw_proto", "ip_proto", 8, str)
+IP_SRC: Final = Field("nw_src", "ipv4_src", 32, _ipv4)
+IP_DST: Final = Field("nw_dst", "ipv4_dst", 32, _ipv4)
+UDP_DST: Final = Field("udp_dst", "udp_dst", 16, str)
+ARP_OP: Final = Field("arp_op", "arp_op", 16, str)
+ARP_SPA: Final = Field("arp_spa", "arp_spa", 32, _ipv4)
+ARP_TPA: Final = Field("arp_tpa", "arp_tpa", 32, _ipv4)
+ARP_SHA: Final = Field("arp_sha", "arp_sha", 48, _mac)
+ARP_THA: Final = Field("arp_tha", "arp_tha", 48, _mac)
+
+VNI: Final = Field("reg0", "reg0", 32, hex)
+"""br-guest: the VPC of the guest port that the packet came from. On br-nic `tun_id` says it."""
+REASON: Final = Field("reg1", "reg1", 32, hex)
+"""Why the packet is dropped, on its way to the DROP table."""
+SCRATCH: Final = Field("reg2", "reg2", 32, hex)
+"""Holds one address while two are swapped."""
+
+UNTAGGED: Final = 0
+"""VLAN value of a frame without a tag (OFPVID_NONE)."""
+TAGGED: Final = 0x1000
+"""VLAN bit that every tagged frame has (OFPVID_PRESENT), as value and mask."""
+
+
+class EthType(enum.IntEnum):
+    """Ethertypes that are let through, and nothing else."""
+
+    IPV4 = 0x0800
+    ARP = 0x0806
+
+
+class IpProto(enum.IntEnum):
+    """IP protocol numbers that carry tunnels."""
+
+    UDP = 17
+    GRE = 47
+
+
+class ArpOp(enum.IntEnum):
+    """ARP operations, RFC 826."""
+
+    REQUEST = 1
+    REPLY = 2

@@ -1,0 +1,138 @@
+"""Rules of br-guest, the virtual image of the NIC: only what is the port's own gets past; ARP is answered here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping as MappingABC
+
+from flows.fields import (
+    ARP_OP,
+    ARP_SHA,
+    ARP_SPA,
+    ARP_THA,
+    ARP_TPA,
+    ETH_DST,
+    ETH_SRC,
+    ETH_TYPE,
+    IN_PORT,
+    IP_SRC,
+    SCRATCH,
+    TAGGED,
+    UNTAGGED,
+    VLAN,
+    VNI,
+    ArpOp,
+    EthType,
+    Field,
+    mac,
+)
+from flows.flow import Copy, FieldMatch, Flow, Goto, Output, OutputInPort, SetField, drop, flow
+from flows.pipeline import BR_GUEST, TABLES, Reason
+from flows.ports import guest_patch
+from flows.priority import NAMED_MISS, OWN, PASS, TAG, WRONG_BIT
+from flows.view import HostView, Location
+from mapping.model import Port, Vpc
+
+CLASSIFY, ARP_GUARD, IP_GUARD, ARP_REPLY, ARP_ANSWER = (
+    TABLES[BR_GUEST][name] for name in ("CLASSIFY", "ARP_GUARD", "IP_GUARD", "ARP_REPLY", "ARP_ANSWER")
+)
+
+
+def guest_bridge(view: HostView, ofports: MappingABC[str, int]) -> Iterator[Flow]:
+    """Every flow of a host's br-guest but the misses. A port whose device or patch is not there yet has none."""
+    yield flow(CLASSIFY, TAG, {VLAN: (TAGGED, TAGGED)}, drop(Reason.VLAN_TAGGED))
+    yield flow(ARP_REPLY, NAMED_MISS, {ETH_TYPE: EthType.ARP, ARP_OP: ArpOp.REQUEST}, drop(Reason.ARP_UNMAPPED))
+    yield _arp_answer()
+    for port in view.ports:
+        device, patch = ofports.get(port.device), ofports.get(guest_patch(port.device))
+        if device is not None and patch is not None:
+            yield from _classify(port, view.vpcs[port.vpc], device, patch)
+    for location in view.local:
+        device, patch = ofports.get(location.port.device), ofports.get(guest_patch(location.port.device))
+        if device is not None and patch is not None:
+            yield from _own_address(location, device, patch)
+    for location in (*view.local, *view.remote):
+        yield _arp_reply(location.vpc, int(location.ip), location.port.mac)
+    for vpc in view.vpcs.values():
+        for router in vpc.routers():
+            yield _arp_reply(vpc, int(router), vpc.router_mac)
+
+
+def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
+    own = mac(port.mac)
+    yield flow(CLASSIFY, PASS, {IN_PORT: patch}, [Output(device)])
+    yield from _wrong_bits(CLASSIFY.name, device, ETH_SRC, own, Reason.SPOOFED_MAC)
+    for eth_type, guard in ((EthType.ARP, ARP_GUARD), (EthType.IPV4, IP_GUARD)):
+        yield flow(
+            CLASSIFY,
+            PASS,
+            {IN_PORT: device, VLAN: UNTAGGED, ETH_SRC: own, ETH_TYPE: eth_type},
+            [SetField(VNI, vpc.vni), Goto(guard.name)],
+        )
+    yield flow(CLASSIFY, NAMED_MISS, {IN_PORT: device}, drop(Reason.UNKNOWN_ETHERTYPE))
+    yield from _wrong_bits(ARP_GUARD.name, device, ARP_SHA, own, Reason.SPOOFED_ARP)
+    # RFC 5227: a guest that is about to use an address asks for it with no sender address.
+    yield _arp_sender(device, own, 0)
+
+
+def _wrong_bits(table: str, device: int, field: Field, own: int, reason: Reason) -> Iterator[Flow]:
+    """One rule for each bit of a MAC that is wrong, of falling priority.
+
+    An exact match that misses makes the datapath cache a flow for each MAC that a guest invents. These look at one bit
+    after the other until one differs, so that all the MACs there are fall into at most 48 cached flows.
+    """
+    for bit in range(field.bits):
+        match: FieldMatch = {IN_PORT: device}
+        if field is ARP_SHA:
+            match[ETH_TYPE] = EthType.ARP
+        match[field] = (~own & 1 << bit, 1 << bit)
+        yield flow(TABLES[BR_GUEST][table], WRONG_BIT - bit, match, drop(reason))
+
+
+def _own_address(location: Location, device: int, patch: int) -> Iterator[Flow]:
+    own, ip = mac(location.port.mac), int(location.ip)
+    yield flow(IP_GUARD, PASS, {IN_PORT: device, ETH_TYPE: EthType.IPV4, IP_SRC: ip}, [Output(patch)])
+    yield _arp_sender(device, own, ip)
+    # Announcements and RFC 5227 probes of the port's own address: an answer would tell the guest of a double.
+    for sender in (ip, 0):
+        asks_itself: FieldMatch = {IN_PORT: device, ETH_TYPE: EthType.ARP, ARP_SPA: sender, ARP_TPA: ip}
+        yield flow(ARP_GUARD, OWN, asks_itself, drop(Reason.ARP_OWN_ADDRESS))
+
+
+def _arp_sender(device: int, own: int, ip: int) -> Flow:
+    match: FieldMatch = {
+        IN_PORT: device,
+        ETH_TYPE: EthType.ARP,
+        ARP_SHA: own,
+        ARP_SPA: ip,
+    }
+    return flow(ARP_GUARD, PASS, match, [Goto(ARP_REPLY.name)])
+
+
+def _arp_reply(vpc: Vpc, ip: int, eth: str) -> Flow:
+    match: FieldMatch = {
+        VNI: vpc.vni,
+        ETH_TYPE: EthType.ARP,
+        ARP_OP: ArpOp.REQUEST,
+        ARP_TPA: ip,
+    }
+    return flow(ARP_REPLY, PASS, match, [SetField(ETH_SRC, mac(eth)), Goto(ARP_ANSWER.name)])
+
+
+def _arp_answer() -> Flow:
+    """RFC 826: the reply names who was asked as sender, and who asked as target. `dl_src` is the MAC asked for."""
+    return flow(
+        ARP_ANSWER,
+        PASS,
+        {ETH_TYPE: EthType.ARP},
+        [
+            Copy(ARP_SHA, ETH_DST),
+            Copy(ARP_SHA, ARP_THA),
+            Copy(ETH_SRC, ARP_SHA),
+            Copy(ARP_SPA, SCRATCH),
+            Copy(ARP_TPA, ARP_SPA),
+            Copy(SCRATCH, ARP_TPA),
+            SetField(ARP_OP, ArpOp.REPLY),
+            OutputInPort(),
+        ],
+    )

@@ -1,0 +1,157 @@
+r"""Where does the packet go: every table of both bridges, in order, and every reason to drop.
+
+    guest port -> br-guest: CLASSIFY -> IP_GUARD -------------------------------> br-nic: CLASSIFY -> PUSH -> tunnel
+                                    \-> ARP_GUARD -> ARP_REPLY -> ARP_ANSWER -> back to the guest
+    guest port <- br-guest: CLASSIFY <- br-nic: DELIVER <- SOURCE_GUARD <- CLASSIFY <- tunnel
+
+A packet that no rule lets on meets its table's miss: its reason is written into a register, and the DROP table, with
+one flow for each reason, counts it. Nothing floods, and nothing is sent to the controller.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from flows.fields import (
+    ARP_OP,
+    ARP_SHA,
+    ARP_SPA,
+    ARP_TPA,
+    ETH_SRC,
+    ETH_TYPE,
+    IN_PORT,
+    IP_DST,
+    IP_PROTO,
+    IP_SRC,
+    REASON,
+    TUN_ID,
+    TUN_SRC,
+    UDP_DST,
+    VLAN,
+    VNI,
+    Field,
+)
+
+
+class Reason(enum.Enum):
+    """Why a packet is dropped: (number in the register, what it means to an operator)."""
+
+    UNKNOWN_PORT = 1, "came from a port that no mapping names"
+    VLAN_TAGGED = 2, "a VLAN tag where none is allowed"
+    SPOOFED_MAC = 3, "a guest sent from a MAC that is not its port's"
+    SPOOFED_IP = 4, "a guest sent from an IPv4 address that is not mapped to its port"
+    SPOOFED_ARP = 5, "a guest's ARP named a sender that is not its port"
+    UNKNOWN_ETHERTYPE = 6, "a guest sent something that is neither ARP nor IPv4"
+    ARP_OWN_ADDRESS = 7, "a guest asked for its own address, to announce it or to look for a double: harmless"
+    ARP_UNMAPPED = 8, "a guest asked for an address that its VPC does not map"
+    ARP_NOT_REQUEST = 9, "a guest sent ARP that asks nothing"
+    NO_MAPPING = 10, "a guest sent to an address that its VPC does not map"
+    NOT_TUNNEL = 11, "the substrate brought something that is no tunnel packet for this host"
+    UNKNOWN_VTEP = 12, "a tunnel packet from a host that shares no VPC with this one"
+    SOURCE_NOT_MAPPED = 13, "the inner source address is not mapped to the host that sent the packet, in that VPC"
+    NOT_HERE = 14, "the inner destination address is not mapped to a port of this host"
+    NEIGHBOUR_PROBE = 15, "another host's probe, sent to learn the way here before a guest needs it: harmless"
+    LOCAL_NOT_TUNNEL = 16, "the host itself sent something to the substrate that is no tunnel packet"
+
+    @property
+    def number(self) -> int:
+        """The value in the `REASON` register."""
+        return self.value[0]
+
+    @property
+    def meaning(self) -> str:
+        """One line for an operator."""
+        return self.value[1]
+
+    @property
+    def label(self) -> str:
+        """The name under which it is counted and shown."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One flow table, which the flows in it are checked against.
+
+    `match` are the fields that it may match on; `exits` the tables that it may go on to, besides DROP; `outputs`
+    whether it may output; `miss` why a packet that no rule takes is dropped; `named_misses` the reasons that its own
+    rules give.
+    """
+
+    bridge: str
+    number: int
+    name: str
+    job: str
+    match: frozenset[Field]
+    exits: frozenset[str]
+    outputs: bool
+    miss: Reason | None
+    named_misses: frozenset[Reason]
+
+
+def _bridge(bridge: str, *rows: tuple[str, str, set[Field], set[str], bool, Reason | None, set[Reason]]) -> list[Table]:
+    return [
+        Table(bridge, number, name, job, frozenset(match), frozenset(exits), outputs, miss, frozenset(named))
+        for number, (name, job, match, exits, outputs, miss, named) in enumerate(rows)
+    ]
+
+
+R = Reason
+BR_GUEST: Final = "br-guest"
+BR_NIC: Final = "br-nic"
+BR_CTL: Final = "br-ctl"
+
+# fmt: off
+GUEST_TABLES: Final = _bridge(BR_GUEST,
+    # name, job, matches on, goes on to, may output, miss, reasons its own rules tell apart
+    ("CLASSIFY", "From a guest: its port's MAC, untagged, ARP or IPv4. From br-nic: out to the guest.",
+     {IN_PORT, VLAN, ETH_SRC, ETH_TYPE}, {"ARP_GUARD", "IP_GUARD"}, True,
+     R.UNKNOWN_PORT, {R.SPOOFED_MAC, R.VLAN_TAGGED, R.UNKNOWN_ETHERTYPE}),
+    ("ARP_GUARD", "The ARP sender must be the port: its MAC, and an address mapped to it or none yet.",
+     {IN_PORT, ETH_TYPE, ARP_SHA, ARP_SPA, ARP_TPA}, {"ARP_REPLY"}, False,
+     R.SPOOFED_ARP, {R.ARP_OWN_ADDRESS}),
+    ("IP_GUARD", "The IPv4 source must be mapped to the port; then out by the port's own patch.",
+     {IN_PORT, ETH_TYPE, IP_SRC}, set(), True,
+     R.SPOOFED_IP, set()),
+    ("ARP_REPLY", "Whose MAC is asked for: that of each mapped address of the VPC, and of its router.",
+     {VNI, ETH_TYPE, ARP_OP, ARP_TPA}, {"ARP_ANSWER"}, False,
+     R.ARP_NOT_REQUEST, {R.ARP_UNMAPPED}),
+    ("ARP_ANSWER", "Turn the request into its reply, back to the port that asked.",
+     {ETH_TYPE}, set(), True,
+     R.ARP_NOT_REQUEST, set()),
+    ("DROP", "Count by reason, and drop.",
+     {REASON}, set(), False, None, set()),
+)
+
+NIC_TABLES: Final = _bridge(BR_NIC,
+    ("CLASSIFY", "From a guest: into its VPC. From the tunnel: to be checked. Uplink and VTEP: tunnels and ARP only.",
+     {IN_PORT, VLAN, ETH_TYPE, IP_PROTO, IP_SRC, IP_DST, UDP_DST, ARP_SPA, ARP_TPA, TUN_ID},
+     {"PUSH", "SOURCE_GUARD"}, True,
+     R.UNKNOWN_PORT, {R.VLAN_TAGGED, R.NOT_TUNNEL, R.UNKNOWN_VTEP, R.NEIGHBOUR_PROBE, R.LOCAL_NOT_TUNNEL}),
+    ("PUSH", "Map the inner destination; push the outer header towards its host, or hand over to a port of this one.",
+     {TUN_ID, ETH_TYPE, IP_DST}, set(), True,
+     R.NO_MAPPING, set()),
+    ("SOURCE_GUARD", "The outer source must be the host that the mapping names for the inner source.",
+     {TUN_ID, TUN_SRC, ETH_TYPE, IP_SRC}, {"DELIVER"}, False,
+     R.SOURCE_NOT_MAPPED, set()),
+    ("DELIVER", "Map the inner destination to a port of this host, and address the frame to it.",
+     {TUN_ID, ETH_TYPE, IP_DST}, set(), True,
+     R.NOT_HERE, set()),
+    ("DROP", "Count by reason, and drop.",
+     {REASON}, set(), False, None, set()),
+)
+# fmt: on
+
+TABLES: Final = {
+    bridge: {table.name: table for table in tables}
+    for bridge, tables in ((BR_GUEST, GUEST_TABLES), (BR_NIC, NIC_TABLES))
+}
+"""Bridge name -> table name -> table."""
+
+
+def reasons(bridge: str) -> list[Reason]:
+    """Every reason for which a bridge drops, in order of number."""
+    used = {reason for table in TABLES[bridge].values() for reason in (table.miss, *table.named_misses) if reason}
+    return sorted(used, key=lambda reason: reason.number)

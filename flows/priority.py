@@ -1,0 +1,18 @@
+"""The order of rules within a table. Rules of one level never overlap."""
+
+from typing import Final
+
+WRONG_BIT: Final = 200
+"""Highest of 48 levels: a bit of a MAC that is wrong. Falls to WRONG_BIT - 47."""
+OWN: Final = 110
+"""An exception to PASS."""
+PASS: Final = 100
+"""Lets a packet on; always matches everything that must be so."""
+TAG: Final = 30
+"""A miss that tells a VLAN tag apart, whatever else the packet is."""
+NAMED_MISS: Final = 20
+"""A miss with a reason of its own."""
+VAGUE_MISS: Final = 10
+"""A miss with a reason of its own, where NAMED_MISS tells more."""
+MISS: Final = 0
+"""The table's miss."""

@@ -1,0 +1,51 @@
+"""What one host needs of a snapshot: its own ports, the VPCs they are in, and where each address of those is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from uuid import UUID
+
+from mapping.model import Host, Port, Snapshot, Vpc
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """One mapping, followed to its end: this address of this VPC is this port, on this host."""
+
+    vpc: Vpc
+    ip: IPv4Address
+    port: Port
+    host: Host
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """The part of a snapshot that decides one host's flows."""
+
+    host: Host
+    ports: tuple[Port, ...]
+    """Ports bound to this host."""
+    vpcs: dict[UUID, Vpc]
+    """VPCs that have a port on this host: the only ones whose mappings it learns."""
+    local: tuple[Location, ...]
+    """Addresses of this host's own ports."""
+    remote: tuple[Location, ...]
+    """Addresses, in those VPCs, that are behind another host's VTEP."""
+    peers: tuple[Host, ...]
+    """The hosts to which, and from which, tunnel packets may go, by name."""
+
+
+def view(snapshot: Snapshot, host: Host) -> HostView:
+    """The part of `snapshot` that decides the flows of `host`."""
+    ports = tuple(port for port in snapshot.ports.values() if port.host == host.uuid)
+    vpcs = {port.vpc: snapshot.vpcs[port.vpc] for port in ports}
+    local: list[Location] = []
+    remote: list[Location] = []
+    for mapping in snapshot.mappings.values():
+        port = snapshot.ports[mapping.port]
+        if mapping.vpc in vpcs and port.host is not None:
+            location = Location(vpcs[mapping.vpc], mapping.ip, port, snapshot.hosts[port.host])
+            (local if port.host == host.uuid else remote).append(location)
+    peers = sorted({location.host for location in remote}, key=lambda peer: peer.name)
+    return HostView(host, ports, vpcs, tuple(local), tuple(remote), tuple(peers))

@@ -1,0 +1,121 @@
+"""The mapping, as frozen values.
+
+A *mapping* is (VPC, inner IP) -> (the port's MAC, its host's VTEP). Rows of the database become these values in
+`mapping.rows`; everything downstream (flows, the controller, the command) reads these and nothing else.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping as MappingABC
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from uuid import UUID
+
+VNI_MAX = (1 << 24) - 1
+"""Largest VNI: 24 bits on the wire in VXLAN (RFC 7348) and Geneve (RFC 8926)."""
+
+DEVICE_MAX = 13
+"""Longest device name, in characters: its patch ports are named "g-" and "n-" plus this, and an OpenFlow port name
+holds 15 characters (struct ofp_port, name[16] with its NUL)."""
+
+ROUTER_MAC = "0a:00:5e:00:00:01"
+"""MAC of every VPC's router unless the VPC names another: locally administered, the same everywhere."""
+
+DEFAULT_MTU = 1400
+"""Bytes of inner IP packet that fit a 1500 byte substrate under any of the three encapsulations, with room."""
+
+
+class Encap(enum.StrEnum):
+    """How a host wants the packets that are sent to it wrapped."""
+
+    VXLAN = "vxlan"
+    GENEVE = "geneve"
+    GRE = "gre"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A bare-metal host: where it is on the substrate, and the two bridges that are its NIC."""
+
+    uuid: UUID
+    name: str
+    vtep_ip: IPv4Address
+    encap: Encap
+    guest_datapath: int
+    nic_datapath: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vpc:
+    """A tenant's network."""
+
+    uuid: UUID
+    name: str
+    vni: int
+    subnets: tuple[IPv4Network, ...]
+    router_mac: str
+    mtu: int
+
+    def routers(self) -> Iterator[IPv4Address]:
+        """The router's address on each subnet: the first host address."""
+        for subnet in self.subnets:
+            yield subnet.network_address + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A guest's attachment to its VPC. `host` is None while it is bound nowhere: then it can neither send nor be sent to."""
+
+    uuid: UUID
+    name: str
+    vpc: UUID
+    mac: str
+    host: UUID | None
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One answer of the mapping service: this address of this VPC is at this port."""
+
+    uuid: UUID
+    vpc: UUID
+    ip: IPv4Address
+    port: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be used: it maps nowhere, is logged and shown, and every other row still works."""
+
+    table: str
+    uuid: UUID
+    name: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.name}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole database at one moment, valid rows only. Each map is by row uuid.
+
+    Every reference in it resolves: a port's VPC and host, and a mapping's VPC and port, are in the snapshot.
+    """
+
+    config_seq: int = 0
+    hosts: MappingABC[UUID, Host] = field(default_factory=dict)
+    vpcs: MappingABC[UUID, Vpc] = field(default_factory=dict)
+    ports: MappingABC[UUID, Port] = field(default_factory=dict)
+    mappings: MappingABC[UUID, Mapping] = field(default_factory=dict)
+    bad: tuple[BadRow, ...] = ()
+
+
+def default_datapaths(vtep_ip: IPv4Address) -> tuple[int, int]:
+    """Datapath ids (guest bridge, NIC bridge) of a host that names none: the VTEP is unique, so these are.
+
+    The upper half tells the bridges apart: 0x67 is "g", 0x6e is "n".
+    """
+    return 0x67 << 32 | int(vtep_ip), 0x6E << 32 | int(vtep_ip)

@@ -1,0 +1,70 @@
+"""Small worlds for tests: snapshots made from a few words, with row ids that depend on names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+from mapping.model import (
+    DEFAULT_MTU,
+    ROUTER_MAC,
+    Encap,
+    Host,
+    Mapping,
+    Port,
+    Snapshot,
+    Vpc,
+    default_datapaths,
+)
+
+
+def uuid(*names: object) -> UUID:
+    return uuid5(NAMESPACE_OID, "/".join(map(str, names)))
+
+
+def host(name: str, vtep: str, encap: Encap = Encap.VXLAN) -> Host:
+    vtep_ip = IPv4Address(vtep)
+    return Host(uuid("host", name), name, vtep_ip, encap, *default_datapaths(vtep_ip))
+
+
+def vpc(name: str, vni: int, *subnets: str) -> Vpc:
+    networks = tuple(IPv4Network(subnet) for subnet in subnets or ("10.0.0.0/24",))
+    return Vpc(uuid("vpc", name), name, vni, networks, ROUTER_MAC, DEFAULT_MTU)
+
+
+def port(name: str, in_vpc: Vpc, mac: str, on: Host | None) -> Port:
+    return Port(uuid("port", name), name, in_vpc.uuid, mac, on.uuid if on else None, name)
+
+
+def mapping(ip: str, at: Port) -> Mapping:
+    return Mapping(uuid("mapping", at.vpc, ip), at.vpc, IPv4Address(ip), at.uuid)
+
+
+def snapshot(
+    *rows: Host | Vpc | Port | Mapping | Sequence[Host | Vpc | Port | Mapping], config_seq: int = 1
+) -> Snapshot:
+    flat = [row for item in rows for row in (item if isinstance(item, Sequence) else [item])]
+    return Snapshot(
+        config_seq,
+        {row.uuid: row for row in flat if isinstance(row, Host)},
+        {row.uuid: row for row in flat if isinstance(row, Vpc)},
+        {row.uuid: row for row in flat if isinstance(row, Port)},
+        {row.uuid: row for row in flat if isinstance(row, Mapping)},
+    )
+
+
+HOST_A = host("host-a", "192.0.2.1")
+HOST_B = host("host-b", "192.0.2.2", Encap.GENEVE)
+HOST_C = host("host-c", "192.0.2.3", Encap.GRE)
+BLUE = vpc("blue", 5001)
+RED = vpc("red", 5002)
+WEB = port("web", BLUE, "02:00:00:00:00:01", HOST_A)
+DB = port("db", BLUE, "02:00:00:00:00:02", HOST_B)
+SPY = port("spy", RED, "02:00:00:00:00:03", HOST_B)
+MAPPINGS = [mapping("10.0.0.11", WEB), mapping("10.0.0.12", DB), mapping("10.0.0.12", SPY)]
+TWO_HOSTS = snapshot(HOST_A, HOST_B, BLUE, RED, WEB, DB, SPY, MAPPINGS)
+"""web on host-a (VXLAN) and db on host-b (Geneve) in VPC blue; spy on host-b in VPC red, with db's address."""
+
+GUEST_OFPORTS = {"web": 10, "g-web": 11, "db": 10, "g-db": 11, "spy": 12, "g-spy": 13}
+NIC_OFPORTS = {"n-web": 20, "n-db": 20, "n-spy": 21}
