@@ -9,10 +9,12 @@ Two things of `ryu.lib.hub` are broken:
 
 `lockgate_ryu.pth`, which lies in site-packages, calls `install` at every start of Python in this environment. That
 imports neither Ryu nor eventlet; it only waits for `ryu.lib.hub` and repairs it right after its import, before any
-other module of Ryu has taken a name from it. Nothing else of Ryu is changed.
+other module of Ryu has taken a name from it. Nothing else of Ryu is changed for Python's sake; what
+`controller.replies` declares about two replies is for speed, and for a fault of Ryu's on any Python.
 """
 
 import sys
+import warnings
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 
 TYPE_CHECKING = False  # importing typing would be most of the cost
@@ -30,6 +32,8 @@ HANDSHAKE_TIMEOUT = 10.0  # seconds, as a silent client would otherwise hold its
 
 def install() -> None:
     """Repair `ryu.lib.hub` as soon as something imports it."""
+    # Ryu, and the ovs package when it finds eventlet, import it: every command would begin with ten lines of advice.
+    warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     sys.meta_path.insert(0, _HubFinder())
 
 

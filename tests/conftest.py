@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def unmet(tier: str) -> str | None:
     if tier == "net" and os.geteuid() != 0:
         return "tests/net needs root: run `make test-net`"
     return None
+
+
+def pytest_configure() -> None:
+    # What asks the run to end gets it ended as Ctrl-C does: fixtures take down what they have put up.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -1,0 +1,60 @@
+"""`ryu-manager controller.app`: Ryu's events in, nothing else. What is done about them is in `controller.fleet`.
+
+LOCKGATE_DB names the mapping database's servers, separated by commas, as in ovsdb(7): "tcp:198.51.100.1:6640".
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from ryu.base.app_manager import RyuApp
+from ryu.controller import ofp_event
+from ryu.controller.handler import CONFIG_DISPATCHER, DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
+from ryu.ofproto import ofproto_v1_5
+
+from controller.fleet import Fleet
+from controller.replies import has_news
+from mapping.schema import DEFAULT_REMOTE
+
+_ANSWERS: Final = [
+    ofp_event.EventOFPFlowDescStatsReply,
+    ofp_event.EventOFPBundleCtrlMsg,
+    ofp_event.EventOFPErrorMsg,
+]
+
+
+class Lockgate(RyuApp):
+    """The controller, as Ryu runs it."""
+
+    OFP_VERSIONS: Final = [ofproto_v1_5.OFP_VERSION]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._fleet = Fleet(os.environ.get("LOCKGATE_DB", DEFAULT_REMOTE).split(","))
+
+    def start(self) -> Any:
+        """Called by Ryu once."""
+        thread = super().start()
+        self.threads += self._fleet.start()
+        return thread
+
+    @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
+    def _state_changed(self, event: Any) -> None:
+        if event.state == MAIN_DISPATCHER:
+            self._fleet.connected(event.datapath)
+        elif event.datapath.id is not None:
+            self._fleet.disconnected(event.datapath)
+
+    @set_ev_cls(ofp_event.EventOFPPortStateChange, MAIN_DISPATCHER)
+    def _port_changed(self, event: Any) -> None:
+        self._fleet.ports_changed(event.datapath)
+
+    @set_ev_cls(_ANSWERS, [CONFIG_DISPATCHER, MAIN_DISPATCHER])
+    def _answered(self, event: Any) -> None:
+        self._fleet.answered(event.msg.datapath, event.msg)
+
+    @set_ev_cls(ofp_event.EventOFPFlowMonitorReply, MAIN_DISPATCHER)
+    def _flows_changed(self, event: Any) -> None:
+        if has_news(event.msg):
+            self._fleet.flows_changed(event.msg.datapath)

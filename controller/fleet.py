@@ -1,0 +1,181 @@
+"""Every datapath that is connected, the database that says what each should hold, and who must be told of what.
+
+A datapath is served when a `Host` row names its id, and refused otherwise: it is left connected, because Open vSwitch
+would take up to 8 s to come back when the row appears, but nothing is sent to it. Nothing is done to any before the
+first complete load of the database: until then "it names no such host" cannot be told from "not read yet".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+from ryu.lib import hub
+
+from controller.prober import Prober
+from controller.reconciler import Reconciler
+from controller.reporter import Reporter
+from controller.switch import Switch
+from flows.pipeline import BR_GUEST, BR_NIC
+from flows.view import HostView, view
+from mapping.model import BadRow, Host, Snapshot
+from mapping.replica import Replica
+
+log = logging.getLogger(__name__)
+
+_STEP_MS: Final = 1000
+"""Longest wait for news from the database at a time."""
+
+
+class Fleet:
+    """The controller without Ryu's events: `connected`, `disconnected` and the like are told by the app."""
+
+    def __init__(self, remotes: Sequence[str]) -> None:
+        self._replica = Replica(remotes)
+        self._reporter = Reporter(remotes, self.hosts)
+        self._prober = Prober()
+        self._switches: dict[int, Switch] = {}
+        self._reconcilers: dict[int, Reconciler] = {}
+        self._views: dict[Host, HostView] = {}
+        self._bad: frozenset[BadRow] = frozenset()
+        self._refused: set[int] = set()
+        self._was_current = False
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The database as last seen."""
+        return self._replica.snapshot
+
+    def start(self) -> list[Any]:
+        """Start following the database and reporting to it; returns the greenlets."""
+        return [hub.spawn(each) for each in (self._follow, self._prober.run, self._reporter.run)]
+
+    def hosts(self) -> dict[Host, dict[str, Reconciler]]:
+        """Every host of the database, and the reconcilers of those of its bridges that are connected, by role."""
+        return {
+            host: {
+                role: self._reconcilers[datapath]
+                for role, datapath in _datapaths(host).items()
+                if datapath in self._reconcilers
+            }
+            for host in self.snapshot.hosts.values()
+        }
+
+    def connected(self, datapath: Any) -> None:
+        """A switch has named itself and its ports."""
+        switch = Switch(datapath)
+        previous = self._switches.get(switch.id)
+        if previous is not None:
+            log.warning(
+                "datapath %016x connected again from %s: the older connection is closed", switch.id, datapath.address
+            )
+            self._leave(previous)
+            previous.close()
+        self._switches[switch.id] = switch
+        self._refused.discard(switch.id)
+        if self._replica.in_sync:
+            self._serve(switch)
+
+    def disconnected(self, datapath: Any) -> None:
+        """A switch's connection has ended."""
+        switch = self._switches.get(datapath.id)
+        if switch is not None and switch.datapath is datapath:
+            self._leave(switch)
+
+    def ports_changed(self, datapath: Any) -> None:
+        """A port came, went or was renumbered."""
+        if reconciler := self._reconciler(datapath):
+            reconciler.wake()
+
+    def flows_changed(self, datapath: Any) -> None:
+        """Somebody else changed the switch's flows."""
+        if reconciler := self._reconciler(datapath):
+            reconciler.distrust()
+
+    def answered(self, datapath: Any, message: Any) -> None:
+        """A switch has answered something."""
+        switch = self._switches.get(datapath.id)
+        if switch is not None and switch.datapath is datapath:
+            switch.take(message)
+
+    def _reconciler(self, datapath: Any) -> Reconciler | None:
+        reconciler = self._reconcilers.get(datapath.id)
+        return reconciler if reconciler is not None and reconciler.switch.datapath is datapath else None
+
+    def _follow(self) -> None:
+        while True:
+            if self._replica.run():
+                self._database_changed()
+            if self._replica.current != self._was_current:
+                self._was_current = self._replica.current
+                session = self._replica.session
+                if self._was_current:
+                    log.info("mapping database %s: in sync, config_seq %d", session.remote, self.snapshot.config_seq)
+                else:
+                    log.error("mapping database %s lost (%s): the last flows stay", session.remote, session.error)
+            self._replica.session.block(_STEP_MS)
+
+    def _database_changed(self) -> None:
+        self._views.clear()
+        bad = frozenset(self.snapshot.bad)
+        for row in sorted(bad - self._bad, key=str):
+            log.error("mapping database: %s", row)
+        self._bad = bad
+        for datapath, switch in list(self._switches.items()):
+            if datapath in self._reconcilers:
+                self._reconcilers[datapath].wake()
+            else:
+                self._serve(switch)
+
+    def _serve(self, switch: Switch) -> None:
+        for host in self.snapshot.hosts.values():
+            for bridge, datapath in _datapaths(host).items():
+                if datapath == switch.id:
+                    log.info("%s %s: datapath %016x connected", host.name, bridge, switch.id)
+                    sought = partial(self._sought, switch.id)
+                    reconciler = Reconciler(switch, f"{host.name} {bridge}", bridge, sought)
+                    self._reconcilers[switch.id] = reconciler
+                    hub.spawn(reconciler.run, self._applied)
+                    return
+        if switch.id not in self._refused:
+            self._refused.add(switch.id)
+            log.error(
+                "datapath %016x at %s refused: no Host row names it. If it is one of yours, `lockgate host add` it",
+                switch.id,
+                switch.datapath.address,
+            )
+
+    def _sought(self, datapath: int) -> tuple[int, HostView | None]:
+        snapshot = self.snapshot
+        for host in snapshot.hosts.values():
+            if datapath in _datapaths(host).values():
+                if host not in self._views:
+                    self._views[host] = view(snapshot, host)
+                return snapshot.config_seq, self._views[host]
+        return snapshot.config_seq, None
+
+    def _applied(self, reconciler: Reconciler) -> None:
+        if reconciler.view is None:
+            log.error("%s: no Host row names it any more: its flows are removed", reconciler.name)
+            reconciler.stop()
+            del self._reconcilers[reconciler.switch.id]
+            self._serve(reconciler.switch)  # a row may name it again by now
+        elif reconciler.bridge == BR_NIC:
+            # Before it is reported, so that whoever waits for the report finds the way known.
+            self._prober.applied(reconciler)
+        self._reporter.wake()
+
+    def _leave(self, switch: Switch) -> None:
+        switch.gone()
+        del self._switches[switch.id]
+        reconciler = self._reconcilers.pop(switch.id, None)
+        if reconciler is not None:
+            log.warning("%s: datapath %016x disconnected; its flows stay", reconciler.name, switch.id)
+            reconciler.stop()
+            self._reporter.wake()
+
+
+def _datapaths(host: Host) -> dict[str, int]:
+    return {BR_GUEST: host.guest_datapath, BR_NIC: host.nic_datapath}

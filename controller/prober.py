@@ -1,0 +1,81 @@
+"""Makes the way to every peer known before a guest needs it.
+
+A tunnel packet to a host whose MAC is not resolved yet is lost, or waits. So each host that may send to another first
+sends it a probe: a tunnel packet of no VPC, which is routed, resolved and wrapped as a guest's would be, by either
+datapath, and dropped and counted at the other end. A probe to a host that is still down is lost: hence the repetition.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from ryu.lib import hub
+
+from controller.reconciler import Reconciler
+from flows.nic_bridge import probe
+from mapping.model import Host
+
+_TICK: Final = 0.1
+_EAGER_AGES: Final = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
+"""Seconds after a peer became known, or came up, at which it is probed."""
+_STEADY: Final = 60.0
+"""Seconds between probes after that. Open vSwitch forgets a neighbour 15 minutes after its last use; a probe is one."""
+
+# To nobody, from nobody, of the ethertype that IEEE 802 sets aside for experiments; 60 bytes, the least on a wire.
+_FRAME: Final = bytes(12) + b"\x88\xb5" + b"lockgate neighbour probe".ljust(46, b"\0")
+
+
+class Schedule:
+    """When one host probes which of its peers. Time is passed in, in seconds on any clock."""
+
+    def __init__(self) -> None:
+        self._due: dict[Host, tuple[float, int]] = {}
+        """Peer -> (when to probe next, probes sent)."""
+
+    def restart(self, peer: Host) -> None:
+        """The peer has come up: what was sent to it before may not have arrived."""
+        self._due.pop(peer, None)
+
+    def take(self, peers: Iterable[Host], now: float) -> list[Host]:
+        """Those of the peers that are to be probed now, which are then taken as probed."""
+        self._due = {peer: self._due.get(peer, (now, 0)) for peer in peers}
+        due = [peer for peer, (when, _) in self._due.items() if when <= now]
+        for peer in due:
+            _, sent = self._due[peer]
+            sent += 1
+            pause = _EAGER_AGES[sent] - _EAGER_AGES[sent - 1] if sent < len(_EAGER_AGES) else _STEADY
+            self._due[peer] = (now + pause, sent)
+        return due
+
+
+class Prober:
+    """Probes for every br-nic that is served. `run` is its greenlet."""
+
+    def __init__(self) -> None:
+        self._schedules: dict[Reconciler, Schedule] = {}
+
+    def applied(self, reconciler: Reconciler) -> None:
+        """A br-nic holds its flows. Its new peers are probed at once and, when it has just come up, it by them."""
+        if reconciler not in self._schedules:
+            self._schedules[reconciler] = Schedule()
+            for other, schedule in self._schedules.items():
+                if reconciler.view and other is not reconciler:
+                    schedule.restart(reconciler.view.host)
+                    self._probe(other, schedule)
+        self._probe(reconciler, self._schedules[reconciler])
+
+    def run(self) -> None:
+        """Repeat for ever."""
+        while True:
+            self._schedules = {each: schedule for each, schedule in self._schedules.items() if each.running}
+            for reconciler, schedule in list(self._schedules.items()):
+                self._probe(reconciler, schedule)
+            hub.sleep(_TICK)
+
+    @staticmethod
+    def _probe(reconciler: Reconciler, schedule: Schedule) -> None:
+        peers = reconciler.view.peers if reconciler.view else ()
+        for peer in schedule.take(peers, time.monotonic()):
+            reconciler.switch.send_frame(probe(peer), _FRAME)

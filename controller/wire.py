@@ -1,0 +1,147 @@
+"""`Flow` to OpenFlow 1.5 bytes, and cookies back out of them. Ryu's own encoder writes every flow.
+
+Only complete messages leave here; whoever sends them need not know what is in them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from ryu.ofproto import ofproto_v1_5 as ofp
+from ryu.ofproto import ofproto_v1_5_parser as parser
+from ryu.ofproto.ofproto_protocol import ProtocolDesc
+
+from flows.diff import Change
+from flows.flow import COOKIE_MARK, COOKIE_MARK_SHIFT, Action, Copy, Flow, Goto, Output, OutputInPort, SetField
+from flows.pipeline import TABLES
+
+OUR_COOKIES: Final = COOKIE_MARK << COOKIE_MARK_SHIFT
+OUR_COOKIES_MASK: Final = 0xFFFF << COOKIE_MARK_SHIFT
+EXACT: Final = (1 << 64) - 1
+
+_PROTOCOL: Final = ProtocolDesc(version=ofp.OFP_VERSION)
+_BUNDLE_ADD: Final = struct.Struct("!BBHIIHH")
+_BUNDLE_FLAGS: Final = ofp.OFPBF_ATOMIC | ofp.OFPBF_ORDERED
+
+
+def _user(field: Any, value: int) -> Any:
+    """A value as Ryu's encoder takes it: addresses as text, numbers as they are."""
+    return field.notation(value) if field.is_address else value
+
+
+def match(flow: Flow) -> Any:
+    """The flow's match, as Ryu's."""
+    fields = {}
+    for item in flow.match:
+        value = _user(item.field, item.value)
+        fields[item.field.oxm] = value if item.mask == item.field.ones else (value, _user(item.field, item.mask))
+    return parser.OFPMatch(**fields)
+
+
+def actions(items: Iterable[Action]) -> list[Any]:
+    """The actions to apply to a packet, as Ryu's. A `Goto` is no action to OpenFlow."""
+    encoded = []
+    for action in items:
+        if isinstance(action, SetField):
+            encoded.append(parser.OFPActionSetField(**{action.field.oxm: _user(action.field, action.value)}))
+        elif isinstance(action, Copy):
+            encoded.append(
+                parser.OFPActionCopyField(
+                    action.source.bits, oxm_ids=[parser.OFPOxmId(action.source.oxm), parser.OFPOxmId(action.target.oxm)]
+                )
+            )
+        elif isinstance(action, Output):
+            encoded.append(parser.OFPActionOutput(action.port, 0))
+        elif isinstance(action, OutputInPort):
+            encoded.append(parser.OFPActionOutput(ofp.OFPP_IN_PORT, 0))
+    return encoded
+
+
+def _message(message: Any, xid: int) -> bytes:
+    message.set_xid(xid)
+    message.serialize()
+    return bytes(message.buf)
+
+
+def flow_add(flow: Flow, xid: int) -> bytes:
+    """The message that installs the flow, or overwrites one of the same table, priority and match."""
+    instructions = []
+    encoded = actions(flow.actions)
+    if encoded:
+        instructions.append(parser.OFPInstructionActions(ofp.OFPIT_APPLY_ACTIONS, encoded))
+    instructions += [
+        parser.OFPInstructionGotoTable(TABLES[flow.table.bridge][action.table].number)
+        for action in flow.actions
+        if isinstance(action, Goto)
+    ]
+    message = parser.OFPFlowMod(
+        _PROTOCOL,
+        cookie=flow.cookie,
+        table_id=flow.table.number,
+        command=ofp.OFPFC_ADD,
+        priority=flow.priority,
+        out_port=ofp.OFPP_ANY,
+        out_group=ofp.OFPG_ANY,
+        match=match(flow),
+        instructions=instructions,
+    )
+    return _message(message, xid)
+
+
+def flow_delete(cookie: int, xid: int) -> bytes:
+    """The message that removes the flows with exactly this cookie. Open vSwitch finds them by index."""
+    message = parser.OFPFlowMod(
+        _PROTOCOL,
+        cookie=cookie,
+        cookie_mask=EXACT,
+        table_id=ofp.OFPTT_ALL,
+        command=ofp.OFPFC_DELETE,
+        out_port=ofp.OFPP_ANY,
+        out_group=ofp.OFPG_ANY,
+    )
+    return _message(message, xid)
+
+
+def bundle(change: Change, bundle_id: int, xid: int) -> Iterator[bytes]:
+    """The messages that make the change all at once, or not at all; the last one asks for it to be done.
+
+    All carry the same xid, so that whatever the switch objects to can be told apart from other traffic.
+    """
+
+    def control(kind: int) -> bytes:
+        return _message(parser.OFPBundleCtrlMsg(_PROTOCOL, bundle_id, kind, _BUNDLE_FLAGS, []), xid)
+
+    yield control(ofp.OFPBCT_OPEN_REQUEST)
+    for cookie in change.delete:
+        yield _add_to_bundle(flow_delete(cookie, xid), bundle_id, xid)
+    for flow in change.add:
+        yield _add_to_bundle(flow_add(flow, xid), bundle_id, xid)
+    yield control(ofp.OFPBCT_COMMIT_REQUEST)
+
+
+def _add_to_bundle(message: bytes, bundle_id: int, xid: int) -> bytes:
+    length = _BUNDLE_ADD.size + len(message)
+    head = _BUNDLE_ADD.pack(ofp.OFP_VERSION, ofp.OFPT_BUNDLE_ADD_MESSAGE, length, xid, bundle_id, 0, _BUNDLE_FLAGS)
+    return head + message
+
+
+def packet_out(items: Iterable[Action], frame: bytes, xid: int) -> bytes:
+    """The message that has the switch send a frame of ours."""
+    origin = parser.OFPMatch(in_port=ofp.OFPP_CONTROLLER)
+    return _message(parser.OFPPacketOut(_PROTOCOL, ofp.OFP_NO_BUFFER, origin, actions(items), frame), xid)
+
+
+def watch_flows(xid: int) -> bytes:
+    """The message that asks to be told of every change of flows, whoever makes it; of our own only that it was made."""
+    flags = ofp.OFPFMF_ADD | ofp.OFPFMF_REMOVED | ofp.OFPFMF_MODIFY
+    return _message(parser.OFPFlowMonitorRequest(_PROTOCOL, monitor_id=1, monitor_flags=flags), xid)
+
+
+def read_flows(table: int, xid: int) -> bytes:
+    """The message that asks for our flows in a table (OFPTT_ALL: in all)."""
+    message = parser.OFPFlowDescStatsRequest(
+        _PROTOCOL, table_id=table, cookie=OUR_COOKIES, cookie_mask=OUR_COOKIES_MASK
+    )
+    return _message(message, xid)

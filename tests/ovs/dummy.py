@@ -1,0 +1,135 @@
+"""Two hosts without root: a private Open vSwitch each, with dummy interfaces, their uplinks joined by a unix socket.
+
+    web - br-guest = br-nic - uplink ~~~ wire.sock ~~~ uplink - br-nic = br-guest - db, spy
+
+Frames are put in with `netdev-dummy/receive`; what leaves an interface is in a pcap of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from flows.pipeline import BR_GUEST, BR_NIC, Reason
+from mapping.model import Host
+from topo import bridges
+from topo.ovs import OpenVSwitch
+from topo.waiting import wait_until
+
+
+class DummyHost:
+    """One host, and what its interfaces sent."""
+
+    def __init__(self, folder: Path, host: Host, controller: str, uplink_option: str, peer: Host) -> None:
+        self.host = host
+        self.folder = folder
+        options = ["--enable-dummy=system", "--disable-system", "--disable-system-route"]
+        self.ovs = OpenVSwitch(folder, vswitchd_options=options)
+        self._uplink_option = uplink_option
+        self._controller = controller
+        self._peer = peer
+
+    def start(self) -> None:
+        self.ovs.start()
+        made = bridges.HostBridges(
+            uplink="uplink",
+            mgmt="mgmt",
+            vtep_ip=self.host.vtep_ip,
+            guest_datapath=self.host.guest_datapath,
+            nic_datapath=self.host.nic_datapath,
+            controllers=[self._controller],
+            datapath_type="dummy",
+            vtep_mac=vtep_mac(self.host),
+        )
+        bridges.build(self.ovs.vsctl, made)
+        self.ovs.vsctl("set", "Interface", "uplink", self._uplink_option, f"options:tx_pcap={self.folder}/uplink.pcap")
+        for tunnel in ("t-vxlan", "t-geneve", "t-gre"):
+            # A tunnel with an address of its own needs a local route to it, which cannot be told by hand.
+            self.ovs.vsctl("remove", "Interface", tunnel, "options", "local_ip")
+        self.address()
+
+    def address(self) -> None:
+        """What a real host's kernel knows, told by hand: own address, route, neighbour."""
+        self.ovs.appctl("netdev-dummy/ip4addr", "br-nic", f"{self.host.vtep_ip}/24")
+        self.ovs.appctl("ovs/route/add", "192.0.2.0/24", "br-nic")
+        self.ovs.appctl("tnl/neigh/set", "br-nic", str(self._peer.vtep_ip), vtep_mac(self._peer))
+
+    def plug(self, device: str) -> None:
+        bridges.plug(self.ovs.vsctl, device)
+        self.ovs.vsctl("set", "Interface", device, f"options:tx_pcap={self.folder}/{device}.pcap")
+
+    def receive(self, interface: str, frame: bytes) -> None:
+        self.ovs.appctl("netdev-dummy/receive", interface, frame.hex())
+
+    def sent(self, interface: str) -> list[bytes]:
+        """Frames that the interface has sent since it was made."""
+        return pcap_frames((self.folder / f"{interface}.pcap").read_bytes())
+
+    def drops(self) -> Counter[str]:
+        """Packets that both bridges have counted in their DROP tables, by reason."""
+        labels = {reason.number: reason.label for reason in Reason}
+        counted: Counter[str] = Counter()
+        for bridge in (BR_GUEST, BR_NIC):
+            for line in self.ovs.ofctl("dump-flows", bridge, "table=DROP").splitlines():
+                if found := re.search(r"n_packets=(\d+),.*reg1=(0x[0-9a-f]+)", line):
+                    counted[labels[int(found[2], 16)]] += int(found[1])
+        return counted
+
+    def ofport(self, interface: str) -> int:
+        return int(self.ovs.vsctl("get", "Interface", interface, "ofport"))
+
+    def connected(self, bridge: str) -> bool:
+        """Whether the bridge is connected to its controller."""
+        return self.ovs.vsctl("get", "Controller", bridge, "is_connected").strip() == "true"
+
+    def cookies(self, bridge: str) -> set[int]:
+        """Cookies of every flow in the bridge."""
+        dump = self.ovs.ofctl("dump-flows", bridge, "--no-stats")
+        return {int(line.split("cookie=")[1].split(",")[0], 16) for line in dump.splitlines() if "cookie=" in line}
+
+
+def vtep_mac(host: Host) -> str:
+    return f"0a:00:00:00:00:{int(host.vtep_ip) & 0xFF:02x}"
+
+
+def pcap_frames(data: bytes) -> list[bytes]:
+    """Whole frames of a pcap file (little endian), as far as it has been written."""
+    frames, offset = [], 24
+    while offset + 16 <= len(data):
+        (length,) = struct.unpack_from("<I", data, offset + 8)
+        if offset + 16 + length > len(data):
+            break
+        frames.append(data[offset + 16 : offset + 16 + length])
+        offset += 16 + length
+    return frames
+
+
+class Controller:
+    """ryu-manager, as a user starts it."""
+
+    def __init__(self, folder: Path, database: str, port: int) -> None:
+        self.log = folder / "controller.log"
+        self._database = database
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        argv = [str(Path(sys.executable).with_name("ryu-manager")), "controller.app"]
+        argv += ["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", str(self._port)]
+        with self.log.open("ab") as log:
+            env = os.environ | {"LOCKGATE_DB": self._database}
+            self._process = subprocess.Popen(argv, stdout=log, stderr=log, env=env)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self._process:
+            self._process.send_signal(how)
+            self._process.wait(10)
+
+    def says(self, text: str, seconds: float = 15) -> None:
+        wait_until(lambda: text in self.log.read_text(), seconds, f"{text!r} in the controller's log")
