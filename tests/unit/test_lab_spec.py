@@ -1,0 +1,67 @@
+"""The lab that a mapping asks for."""
+
+from ipaddress import IPv4Address, IPv4Network
+from uuid import UUID
+
+import pytest
+
+from mapping.model import Encap, Host, Mapping, Port, Snapshot, Vpc
+from topo.spec import LabError, Spec
+
+
+def snapshot(*vteps: str, device: str = "web0", mtu: int = 1400) -> Snapshot:
+    """A host per VTEP; on the first, one port with two addresses; and a port that is bound nowhere."""
+    hosts = [
+        Host(UUID(int=number), f"h{number}", IPv4Address(vtep), Encap.VXLAN, 2 * number, 2 * number + 1)
+        for number, vtep in enumerate(vteps, 1)
+    ]
+    subnets = (IPv4Network("10.0.0.0/24"), IPv4Network("10.1.0.0/16"))
+    vpc = Vpc(UUID(int=1), "red", 5001, subnets, "0a:00:5e:00:00:01", mtu)
+    ports = [
+        Port(UUID(int=1), "web", vpc.uuid, "02:00:00:00:00:01", hosts[0].uuid, device),
+        Port(UUID(int=2), "idle", vpc.uuid, "02:00:00:00:00:02", None, "idle"),
+    ]
+    mappings = [
+        Mapping(UUID(int=number), vpc.uuid, IPv4Address(ip), ports[0].uuid)
+        for number, ip in enumerate(("10.1.0.7", "10.0.0.7"))
+    ]
+    return Snapshot(
+        1,
+        {host.uuid: host for host in hosts},
+        {vpc.uuid: vpc},
+        {port.uuid: port for port in ports},
+        {mapping.uuid: mapping for mapping in mappings},
+    )
+
+
+def test_a_bound_port_becomes_a_guest_with_its_subnets_prefixes() -> None:
+    (guest,) = Spec.of(snapshot("192.0.2.1")).guests
+    assert (guest.name, guest.host, guest.device, guest.vpc, guest.mtu) == ("web", "h1", "web0", "red", 1400)
+    assert guest.addresses == ["10.0.0.7/24", "10.1.0.7/16"]
+    assert guest.gateway == "10.0.0.1"
+
+
+def test_vteps_share_one_network_that_holds_them_all() -> None:
+    assert [host.vtep for host in Spec.of(snapshot("192.0.2.1", "192.0.2.9")).hosts] == ["192.0.2.1/24", "192.0.2.9/24"]
+    assert [host.vtep for host in Spec.of(snapshot("10.0.4.1", "10.0.7.1")).hosts] == ["10.0.4.1/22", "10.0.7.1/22"]
+
+
+def test_the_substrate_carries_the_largest_guest_packet_wrapped() -> None:
+    assert Spec.of(snapshot("192.0.2.1")).substrate_mtu == 1500
+    assert Spec.of(snapshot("192.0.2.1", mtu=8900)).substrate_mtu == 9000
+
+
+def test_a_lab_reads_what_it_wrote_down() -> None:
+    spec = Spec.of(snapshot("192.0.2.1", "192.0.2.2"))
+    assert Spec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize("device", ["uplink", "mgmt", "br-nic", "lo"])
+def test_a_device_that_every_host_has_is_refused(device: str) -> None:
+    with pytest.raises(LabError, match=f"port web: .*{device}"):
+        Spec.of(snapshot("192.0.2.1", device=device))
+
+
+def test_more_hosts_than_control_addresses_are_refused() -> None:
+    with pytest.raises(LabError, match="at most"):
+        Spec.of(snapshot(*(f"192.0.2.{number}" for number in range(1, 255))))

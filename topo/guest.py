@@ -1,0 +1,81 @@
+"""A guest of the lab: a network namespace that sees one ordinary Ethernet port, eth0."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from ipaddress import IPv4Interface
+
+from topo import bridges, netns
+from topo.capture import Capture, Direction, send
+from topo.host import Host
+from topo.spec import GuestSpec
+
+PORT = "eth0"
+
+
+class Guest:
+    """`host` is where it is plugged now."""
+
+    def __init__(self, spec: GuestSpec, namespace: str, host: Host) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.namespace = namespace
+        self.host = host
+
+    @property
+    def ip(self) -> str:
+        """Its first address, without the prefix."""
+        return str(IPv4Interface(self.spec.addresses[0]).ip)
+
+    def create(self) -> None:
+        """Make the guest, and plug its device on its host's br-guest."""
+        spec = self.spec
+        netns.add(self.namespace)
+        addresses = "".join(f"addr add {address} dev {PORT}\n" for address in spec.addresses)
+        netns.ip(
+            self.namespace,
+            f"link add dev {PORT} address {spec.mac} mtu {spec.mtu} type veth"
+            f" peer name {spec.device} mtu {spec.mtu} netns {self.host.namespace}\n"
+            f"{addresses}link set dev {PORT} up",
+        )
+        if spec.gateway:
+            netns.ip(self.namespace, f"route add default via {spec.gateway}")
+        # The userspace datapath reads frames as they are: checksums that are left to the hardware would be missing.
+        netns.run(self.namespace, ["ethtool", "-K", PORT, "tx", "off"])
+        self._plug()
+
+    def move(self, host: Host) -> None:
+        """Take its device to another host. What the mapping says of it is the caller's to change."""
+        bridges.unplug(self.host.vsctl, self.spec.device)
+        netns.ip(self.host.namespace, f"link set dev {self.spec.device} netns {host.namespace}")
+        self.host = host
+        self._plug()
+
+    def run(self, argv: Sequence[str], seconds: float = 60) -> str:
+        """Run a program in the guest and return what it printed."""
+        return netns.run(self.namespace, argv, seconds=seconds)
+
+    def popen(self, argv: Sequence[str]) -> subprocess.Popen[str]:
+        """Start a program in the guest. The caller ends it."""
+        return netns.popen(self.namespace, argv)
+
+    def ping(self, address: str, count: int = 1, seconds: float = 1) -> bool:
+        """Whether every one of `count` pings to an address is answered, each within `seconds`."""
+        try:
+            said = self.run(["ping", "-n", "-c", str(count), "-i", "0.01", "-W", str(seconds), address])
+        except netns.CommandError:
+            return False
+        return f" {count} received" in said
+
+    def capture(self, direction: Direction = "both") -> Capture:
+        """See what passes the guest's port, from now on."""
+        return Capture(self.namespace, PORT, direction)
+
+    def send(self, *frames: bytes) -> None:
+        """Send frames out of the guest's port, as they are."""
+        send(self.namespace, PORT, *frames)
+
+    def _plug(self) -> None:
+        netns.ip(self.host.namespace, f"link set dev {self.spec.device} up")
+        bridges.plug(self.host.vsctl, self.spec.device)

@@ -1,0 +1,123 @@
+"""`lockgate lab`: up, status, exec, down."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from topo.lab import DEFAULT, Lab
+from topo.netns import CommandError
+from topo.spec import LabError
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "two-hosts.yaml"
+
+app = typer.Typer(no_args_is_help=True, help="Hosts and their guests in network namespaces of this machine, as root.")
+
+Name = Annotated[str, typer.Option("--name", "-n", help="Which lab: several stand side by side.")]
+
+
+@app.command()
+def up(
+    file: Annotated[Path, typer.Option("--file", "-f", help="The mapping to build hosts and guests for.")] = EXAMPLE,
+    name: Name = DEFAULT,
+) -> None:
+    """Make the lab that a mapping file describes, and program it. One that is so already is left as it is."""
+    started = time.monotonic()
+    out = Console(highlight=False, soft_wrap=True)
+    with _as_root():
+        lab = Lab(name, lambda text: out.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {text}"))
+        lab.up(file)
+    option = "" if name == DEFAULT else f" -n {name}"
+    guests = list(lab.guests.values())
+    out.print("\nTry next:")
+    if len(guests) > 1 and (peers := [guest for guest in guests[1:] if guest.spec.vpc == guests[0].spec.vpc]):
+        out.print(f"  lockgate lab exec{option} {guests[0].name} -- ping -c 3 {peers[0].ip}")
+    for host in list(lab.hosts)[:1]:
+        out.print(f"  lockgate lab exec{option} {host} -- ovs-ofctl -O OpenFlow15 --names dump-flows br-nic")
+    out.print(f"  lockgate --db {lab.control.remote} status")
+    out.print(f"  lockgate lab down{option}")
+
+
+@app.command()
+def status(
+    name: Name = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a lab is made of, and whether it runs. Exit status 1 if it is not up."""
+    with _as_root():
+        found = Lab(name).status()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        _show(found)
+    raise typer.Exit(found["state"] != "up")
+
+
+@app.command("exec")
+def execute(
+    where: Annotated[str, typer.Argument(metavar="NAME", help="A guest, a host, `control` or `substrate`.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run there.")],
+    name: Name = DEFAULT,
+) -> None:
+    """Run a command in a guest, a host, or one of the two networks."""
+    with _as_root():
+        argv, env = Lab(name).command(where, command)
+    os.execvpe(argv[0], argv, os.environ | env)  # noqa: S606  # no shell is wanted
+
+
+@app.command()
+def down(name: Name = DEFAULT) -> None:
+    """Remove a lab, whatever state it is in: its processes, namespaces and folder."""
+    with _as_root():
+        Lab(name).down()
+
+
+@contextmanager
+def _as_root() -> Iterator[None]:
+    """Errors become one message. SIGTERM and a closed terminal are as Ctrl-C: what was begun is removed."""
+    if os.geteuid():
+        _fail("a lab is made of network namespaces, which only root may make: run it with sudo")
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.default_int_handler)
+    try:
+        yield
+    except (CommandError, LabError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(problem: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"lockgate lab: {problem}", markup=False)
+    raise typer.Exit(1)
+
+
+def _show(found: dict[str, object]) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    database = found["database"] or "not running"
+    controller = "running" if found["controller"] else "not running"
+    out.print(f"lab {found['lab']}: {found['state']}    database: {database}    controller: {controller}")
+    for kind, columns in (
+        ("hosts", ("name", "vtep", "control", "switch", "programmed")),
+        ("guests", ("name", "vpc", "host", "addresses", "mac")),
+    ):
+        rows = found[kind]
+        if isinstance(rows, list) and rows:
+            table = Table(*columns, title=kind, title_justify="left", box=None)
+            for row in rows:
+                table.add_row(*(_cell(row[column]) for column in columns))
+            out.print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value)

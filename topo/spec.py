@@ -1,0 +1,126 @@
+"""What a lab is made of, worked out from the mapping: a pure function of a snapshot.
+
+Hosts of the mapping become hosts of the lab, and ports that have a host become guests. Fields are plain, so that a
+lab writes its own topology down as JSON, and a later `lockgate lab` reads what it has to do with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final, Self
+
+from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC
+from mapping.model import Port, Snapshot
+
+CONTROL_NETWORK: Final = IPv4Network("198.51.100.0/24")
+CONTROL_IP: Final = CONTROL_NETWORK[1]
+_FIRST_HOST: Final = 10
+MAX_HOSTS: Final = CONTROL_NETWORK.num_addresses - _FIRST_HOST - 1
+
+ENCAPSULATION_BYTES: Final = 100
+"""What the largest encapsulation adds to an inner IP packet, with room."""
+
+UPLINK: Final = "uplink"
+MGMT: Final = "mgmt"
+_TAKEN_DEVICES: Final = {UPLINK, MGMT, BR_GUEST, BR_NIC, BR_CTL, "lo", "ovs-netdev"}
+"""Interfaces that a host of the lab has without any guest."""
+
+
+class LabError(RuntimeError):
+    """The lab cannot go on. Says why, to a person."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostSpec:
+    """A host. `vtep` and `control` are addresses with their prefix: on br-nic LOCAL and on br-ctl LOCAL."""
+
+    name: str
+    number: int
+    vtep: str
+    control: str
+    guest_datapath: int
+    nic_datapath: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """A guest. `addresses` have the prefix of their subnet; `gateway` is the first address of the first one's."""
+
+    name: str
+    host: str
+    device: str
+    vpc: str
+    mac: str
+    addresses: list[str]
+    gateway: str | None
+    mtu: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spec:
+    """A whole lab."""
+
+    hosts: list[HostSpec]
+    guests: list[GuestSpec]
+    substrate_mtu: int
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Self:
+        """The lab that a mapping asks for.
+
+        Raises:
+            LabError: it asks for more than a lab has, or for what a lab has other uses for.
+        """
+        hosts = sorted(snapshot.hosts.values(), key=lambda host: host.name)
+        if len(hosts) > MAX_HOSTS:
+            raise LabError(f"{len(hosts)} hosts: a lab has at most {MAX_HOSTS}")
+        prefix = _common_prefix(host.vtep_ip for host in hosts)
+        ports = sorted(snapshot.ports.values(), key=lambda port: port.name)
+        return cls(
+            [
+                HostSpec(
+                    host.name,
+                    number,
+                    f"{host.vtep_ip}/{prefix}",
+                    f"{CONTROL_NETWORK[_FIRST_HOST + number]}/{CONTROL_NETWORK.prefixlen}",
+                    host.guest_datapath,
+                    host.nic_datapath,
+                )
+                for number, host in enumerate(hosts)
+            ],
+            [_guest(snapshot, port, snapshot.hosts[port.host].name) for port in ports if port.host],
+            max([1500, *(vpc.mtu + ENCAPSULATION_BYTES for vpc in snapshot.vpcs.values())]),
+        )
+
+    def to_json(self) -> str:
+        """As text, for `from_json`."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote."""
+        read = json.loads(text)
+        hosts = [HostSpec(**host) for host in read["hosts"]]
+        return cls(hosts, [GuestSpec(**guest) for guest in read["guests"]], read["substrate_mtu"])
+
+
+def _guest(snapshot: Snapshot, port: Port, host: str) -> GuestSpec:
+    if port.device in _TAKEN_DEVICES:
+        raise LabError(f"port {port.name}: a lab's host has a device {port.device!r} already: name another")
+    vpc = snapshot.vpcs[port.vpc]
+    addresses, gateway = [], None
+    for address in sorted(mapping.ip for mapping in snapshot.mappings.values() if mapping.port == port.uuid):
+        subnet = next(subnet for subnet in vpc.subnets if address in subnet)
+        addresses.append(f"{address}/{subnet.prefixlen}")
+        gateway = gateway or str(subnet.network_address + 1)
+    return GuestSpec(port.name, host, port.device, vpc.name, port.mac, addresses, gateway, vpc.mtu)
+
+
+def _common_prefix(vteps: Iterable[IPv4Address]) -> int:
+    """The VTEPs of a lab share one L2 network: /24, or as much wider as it takes to hold all of them."""
+    numbers = [int(vtep) for vtep in vteps]
+    differing = max(numbers, default=0) ^ min(numbers, default=0)
+    return min(24, 32 - differing.bit_length())
