@@ -38,6 +38,8 @@ class Reconciler:
         self.bridge = bridge
         self.applied_seq = -1
         """The newest `config_seq` whose flows the switch has confirmed; -1 before the first."""
+        self.settled_at = 0.0
+        """When what is confirmed may be reported, on the monotonic clock."""
         self.view: HostView | None = None
         """What the confirmed flows were made from."""
         self.problem = ""

@@ -75,6 +75,9 @@ class Reporter:
             if not bridges and not last:
                 continue  # never served here: it is another controller's to report
             report = self._row(bridges, last, self._drops.get(host.uuid, {}))
+            if any(reconciler.settled_at > now for reconciler in bridges.values()):
+                report["applied_seq"] = last.get("applied_seq", 0)
+                self._woken = True
             if report == last and now - last_time < HEARD_INTERVAL:
                 continue
             self._reported[host.uuid] = (now, report)

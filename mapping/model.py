@@ -7,7 +7,8 @@ A *mapping* is (VPC, inner IP) -> (the port's MAC, its host's VTEP). Rows of the
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping as MappingABC
+from collections.abc import Iterator
+from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from uuid import UUID
@@ -65,7 +66,7 @@ class Vpc:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A guest's attachment to its VPC. `host` is None while it is bound nowhere: then it can neither send nor be sent to."""
+    """A guest's attachment to its VPC. While `host` is None it can neither send nor receive."""
 
     uuid: UUID
     name: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -27,6 +26,7 @@ from tests.build import (
     port,
     snapshot,
 )
+from tests.conftest import Figure
 from tests.database import clear, insert
 from tests.ovs.conftest import World
 from topo.waiting import wait_until
@@ -50,14 +50,12 @@ def has(world: World, cookie: int) -> bool:
     return cookie in world.a.cookies(BR_NIC)
 
 
-def test_flows_deleted_behind_our_back_come_back_by_themselves(
-    world: World, record_property: Callable[[str, object], None]
-) -> None:
+def test_flows_deleted_behind_our_back_come_back_by_themselves(world: World, figure: Figure) -> None:
     for bridge in (BR_GUEST, BR_NIC):
         world.a.ovs.ofctl("del-flows", bridge)
         start = time.monotonic()
         wait_until(lambda bridge=bridge: len(world.a.cookies(bridge)) > 20, 10, "the flows to come back")  # type: ignore[misc]
-        record_property(f"{bridge} flows back, seconds", round(time.monotonic() - start, 3))
+        figure(f"{bridge}: flows back", round(time.monotonic() - start, 3), "s")
     world.assert_as_desired()
 
 
@@ -88,9 +86,7 @@ def test_a_killed_controller_leaves_the_flows_and_its_successor_changes_none(wor
     world.controller.stop(signal.SIGKILL)
     assert ages(world).keys() == before.keys()
     world.controller.start()
-    world.write(
-        replace(TWO_HOSTS, config_seq=100)
-    )  # the same rows: what is confirmed now is confirmed by the successor
+    world.write(TWO_HOSTS)  # the same rows: what is confirmed now is confirmed by the successor
     after = ages(world)
     assert after.keys() == before.keys()
     assert all(after[flow] >= age for flow, age in before.items()), "a flow was replaced"
@@ -122,14 +118,12 @@ def test_a_lost_database_changes_nothing_and_its_return_is_followed(world: World
     world.assert_as_desired()
 
 
-def test_a_switch_that_restarts_empty_is_programmed_again(
-    world: World, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_switch_that_restarts_empty_is_programmed_again(world: World, figure: Figure) -> None:
     world.b.ovs.stop_vswitchd()
     world.b.ovs.start_vswitchd()
     start = time.monotonic()
     world.assert_as_desired()
-    record_property("programmed again, seconds after ovs-vswitchd was back", round(time.monotonic() - start, 3))
+    figure("programmed again after ovs-vswitchd", round(time.monotonic() - start, 3), "s")
     world.b.address()
 
 
