@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ class Database:
         self._folder = folder
         self._session: Session | None = None
         self.config_seq = 0
+        self._inserted: dict[str, str] = {}
         subprocess.run(["ovsdb-tool", "create", str(self.file), str(schema.SCHEMA_FILE)], check=True)
 
     def __enter__(self) -> Self:
@@ -51,7 +53,14 @@ class Database:
         end(self.pidfile)
 
     def transact(self, operations: Iterable[Operation]) -> None:
-        """Do the operations, and count them as one change of the configuration: `config_seq` is its number then."""
+        """Do the operations, and count them as one change of the configuration: `config_seq` is its number then.
+
+        A row may be referred to by the `uuid-name` that it was inserted by in an earlier transaction, too.
+        """
+        operations = list(operations)
+        here = {operation["uuid-name"] for operation in operations if "uuid-name" in operation}
+        known = {name: uuid for name, uuid in self._inserted.items() if name not in here}
+        operations = [json.loads(json.dumps(each), object_hook=lambda row: _resolve(row, known)) for each in operations]
         if self._session is None:
             self._session = Session([self.remote])
         self._wait(lambda _: self._connected(), "connect")
@@ -64,6 +73,9 @@ class Database:
         errors = [result for result in reply["result"] if result and result.get("error")]
         if reply.get("error") or errors:
             raise ValueError(reply.get("error") or errors)
+        for operation, result in zip(operations, reply["result"], strict=False):
+            if "uuid-name" in operation:
+                self._inserted[operation["uuid-name"]] = result["uuid"][1]
         self.config_seq = reply["result"][-1]["rows"][0]["config_seq"]
 
     def _connected(self) -> bool:
@@ -80,6 +92,15 @@ class Database:
     def write(self, world: Snapshot) -> None:
         """Make the database hold this and nothing else, in one transaction."""
         self.transact([*clear(), *insert(world)])
+
+
+def _resolve(row: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
+    return {
+        column: ["uuid", known[value[1]]]
+        if isinstance(value, list) and value[:1] == ["named-uuid"] and value[1] in known
+        else value
+        for column, value in row.items()
+    }
 
 
 def clear() -> list[Operation]:

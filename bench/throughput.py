@@ -1,0 +1,125 @@
+"""TCP throughput between two guests through Lockgate's pipeline, beside a bare tunnel between the same two hosts.
+
+    python -m bench.throughput [--runs 3] [--seconds 5]      (as root; `make bench` does it)
+
+The bare tunnel is the least that carries the packets: on each br-nic one rule that pushes and one that pops, and no
+checks. Runs of the two take turns, and each turn's ratio is taken by itself, so that a machine whose speed drifts
+changes both sides alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.pipeline import BR_GUEST, BR_NIC
+from topo.host import Host
+from topo.lab import Lab
+from topo.spec import LabError
+from topo.waiting import wait_until
+
+GOAL = 0.98
+MAPPING = """\
+vpcs:
+  blue: {vni: 5001, subnets: [10.0.0.0/24]}
+hosts:
+  host-a: {vtep: 192.0.2.1}
+  host-b: {vtep: 192.0.2.2}
+ports:
+  a: {vpc: blue, host: host-a, mac: "02:00:00:00:00:0a", addresses: [10.0.0.11]}
+  b: {vpc: blue, host: host-b, mac: "02:00:00:00:00:0b", addresses: [10.0.0.12]}
+"""
+
+
+def main() -> int:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3, help="turns of both (default: 3)")
+    parser.add_argument("--seconds", type=int, default=5, help="length of one run (default: 5)")
+    options = parser.parse_args()
+    console = Console()
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(MAPPING)
+        file.flush()
+        with Lab("bench", say=console.print) as lab:
+            lab.up(Path(file.name))
+            turns = [measure(lab, options.seconds, console) for _ in range(options.runs)]
+    table = Table("run", "Lockgate, Gbit/s", "bare tunnel, Gbit/s", "ratio", title="TCP between two guests")
+    for number, (ours, bare) in enumerate(turns, 1):
+        table.add_row(str(number), f"{ours:.3f}", f"{bare:.3f}", f"{ours / bare:.3f}")
+    ratio = statistics.median(ours / bare for ours, bare in turns)
+    table.add_row("median", "", "", f"[bold]{ratio:.3f}[/] (goal {GOAL}: {'met' if ratio >= GOAL else 'missed'})")
+    console.print(table)
+    return 0
+
+
+def measure(lab: Lab, seconds: int, console: Console) -> tuple[float, float]:
+    """Gbit/s through Lockgate's flows, then through the bare tunnel; the lab is as before afterwards."""
+    ours = tcp(lab, seconds)
+    console.print(f"Lockgate: {ours:.3f} Gbit/s")
+    lab.kill_controller()
+    hosts = [lab.guest(name).host for name in ("a", "b")]
+    for guest, host, peer in (("a", hosts[0], hosts[1]), ("b", hosts[1], hosts[0])):
+        bare_tunnel(host, guest, str(IPv4Interface(peer.spec.vtep).ip))
+        other = lab.guest("b" if guest == "a" else "a")
+        neighbour = ["ip", "neigh", "replace", other.ip, "lladdr", other.spec.mac, "dev", "eth0"]
+        lab.guest(guest).run(neighbour)
+    wait_until(lambda: lab.guest("a").ping(lab.guest("b").ip), 10, "the bare tunnel to carry a ping")
+    bare = tcp(lab, seconds)
+    console.print(f"bare tunnel: {bare:.3f} Gbit/s")
+    for host in hosts:
+        for bridge in (BR_GUEST, BR_NIC):
+            host.ovs.ofctl("del-flows", bridge)
+    lab.start_controller()
+    wait_until(lambda: lab.guest("a").ping(lab.guest("b").ip), 20, "Lockgate's flows to carry a ping")
+    return ours, bare
+
+
+def bare_tunnel(host: Host, device: str, peer_vtep: str) -> None:
+    """Flows that do nothing but push towards the peer and pop what comes."""
+    for bridge, flows in {
+        BR_GUEST: [f"in_port={device},actions=output:g-{device}", f"in_port=g-{device},actions=output:{device}"],
+        BR_NIC: [
+            f"in_port=n-{device},actions=set_field:5001->tun_id,set_field:{peer_vtep}->tun_dst,output:t-vxlan",
+            f"in_port=t-vxlan,actions=output:n-{device}",
+            "in_port=LOCAL,actions=output:uplink",
+            "in_port=uplink,actions=LOCAL",
+        ],
+    }.items():
+        host.ovs.ofctl("del-flows", bridge)
+        host.ovs.ofctl("add-flows", bridge, "-", stdin="\n".join(flows))
+
+
+def tcp(lab: Lab, seconds: int) -> float:
+    """Gbit/s that one TCP connection from guest a to guest b receives."""
+    server = lab.guest("b").popen(["iperf3", "--server", "--one-off"])
+    try:
+        listening = ["ss", "--listening", "--tcp", "--no-header", "sport = :5201"]
+        wait_until(lambda: lab.guest("b").run(listening).strip(), 10, "iperf3 to listen")
+        client = ["iperf3", "--client", lab.guest("b").ip, "--time", str(seconds), "--omit", "1", "--json"]
+        report = json.loads(lab.guest("a").run(client, seconds=seconds + 30))
+        return float(report["end"]["sum_received"]["bits_per_second"]) / 1e9
+    finally:
+        server.terminate()
+        try:
+            server.wait(5)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except LabError as error:
+        sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
