@@ -1,11 +1,16 @@
-"""A flow as a value, checked by its table when it is made."""
+"""A flow as a value: a shape, checked by its table when it is first made, and the values that fill it.
+
+Flows by the hundred thousand differ only in addresses and numbers. What they have in common, the shape, is made once:
+it is checked once, hashed once, and encoded once (`controller.wire`).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 from flows.fields import REASON, Field, port
@@ -80,40 +85,94 @@ class Goto:
 
 
 Action = SetField | Copy | Output | OutputInPort | Goto
+FieldMatch = dict[Field, int | tuple[int, int]]
+"""What a flow matches: field -> value, or (value, mask)."""
 
 
-@dataclass(frozen=True)
-class Flow:
-    """One rule. Equal flows have equal cookies; a flow with other content has another cookie."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What flows have in common that differ only in values. There is one object for each shape.
+
+    A flow's values are, in order, those of the fields that it matches exactly, the fields that it sets, and the ports
+    that it outputs to. A masked match, and what a miss writes as its reason, is part of the shape.
+    """
 
     table: Table
     priority: int
-    match: tuple[Match, ...]
-    actions: tuple[Action, ...]
+    match: tuple[Field | Match, ...]
+    actions: tuple[Field | type[Output] | Action, ...]
+    seed: bytes = field(init=False)
+    """A hash of the shape, from which its flows' cookies are made."""
+    values: struct.Struct = field(init=False)
+    """How its flows' values are packed to be hashed: 64 bits each, in network order."""
 
     def __post_init__(self) -> None:
-        table = self.table
-        undeclared = [match.field for match in self.match if match.field not in table.match]
-        if undeclared:
-            raise ValueError(f"table {table.name} does not declare a match on {undeclared}: {self}")
+        self._check()
+        holes = [part for part in (*self.match, *self.actions) if isinstance(part, Field) or part is Output]
+        text = f"{self.table.name} {self.priority} {self.match} {self.actions}"
+        object.__setattr__(self, "seed", hashlib.blake2b(text.encode(), digest_size=16).digest())
+        object.__setattr__(self, "values", struct.Struct(f"!{len(holes)}Q"))
+
+    def _check(self) -> None:
+        table, where = self.table, f"table {self.table.name}, priority {self.priority}: it does not declare"
+        for part in self.match:
+            matched = part.field if isinstance(part, Match) else part
+            if matched not in table.match:
+                raise ValueError(f"{where} a match on {matched}")
         for action in self.actions:
             if isinstance(action, Goto):
                 if action.table != "DROP" and action.table not in table.exits:
-                    raise ValueError(f"table {table.name} does not declare the exit {action.table}: {self}")
+                    raise ValueError(f"{where} the exit {action.table}")
                 if TABLES[table.bridge][action.table].number <= table.number:
-                    raise ValueError(f"a flow can only go forward: {self}")
-            elif isinstance(action, Output | OutputInPort) and not table.outputs:
-                raise ValueError(f"table {table.name} does not declare an output: {self}")
+                    raise ValueError(f"{where} an exit backwards, to {action.table}")
+            elif (action is Output or isinstance(action, OutputInPort)) and not table.outputs:
+                raise ValueError(f"{where} an output")
             elif isinstance(action, SetField) and action.field is REASON:
                 declared = {reason.number for reason in (table.miss, *table.named_misses) if reason}
                 if action.value not in declared:
-                    raise ValueError(f"table {table.name} does not declare this reason: {self}")
+                    raise ValueError(f"{where} the reason {action.value}")
 
-    @cached_property
-    def cookie(self) -> int:
-        """Our mark, and 48 bits of a hash of everything the flow says: cookies alone tell what differs."""
-        digest = hashlib.blake2b(str(self).encode(), digest_size=6).digest()
-        return COOKIE_MARK << COOKIE_MARK_SHIFT | int.from_bytes(digest)
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One rule. Equal flows have equal cookies; a flow with other content has another cookie."""
+
+    shape: Shape
+    values: tuple[int, ...]
+    cookie: int
+    """Our mark, and 48 bits of a hash of everything the flow says: cookies alone tell what differs."""
+
+    @property
+    def table(self) -> Table:
+        """The table that it is in."""
+        return self.shape.table
+
+    @property
+    def priority(self) -> int:
+        """Higher wins."""
+        return self.shape.priority
+
+    @property
+    def match(self) -> tuple[Match, ...]:
+        """What a packet must be."""
+        values = iter(self.values)
+        return tuple(
+            part if isinstance(part, Match) else Match(part, next(values), part.ones) for part in self.shape.match
+        )
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """What is done to it."""
+        values = iter(self.values[sum(isinstance(part, Field) for part in self.shape.match) :])
+        actions: list[Action] = []
+        for part in self.shape.actions:
+            if isinstance(part, Field):
+                actions.append(SetField(part, next(values)))
+            elif isinstance(part, type):
+                actions.append(Output(next(values)))
+            else:
+                actions.append(part)
+        return tuple(actions)
 
     def __str__(self) -> str:
         match = "".join(f",{match}" for match in self.match)
@@ -121,17 +180,36 @@ class Flow:
         return f"table={self.table.name},priority={self.priority}{match} actions={actions}"
 
 
-FieldMatch = dict[Field, int | tuple[int, int]]
-"""What a flow matches: field -> value, or (value, mask)."""
+_shape = cache(Shape)
 
 
 def flow(table: Table, priority: int, match: FieldMatch, actions: Iterable[Action]) -> Flow:
-    """A flow from plain values."""
-    matches = [
-        Match(field, value[0], value[1]) if isinstance(value, tuple) else Match(field, value, field.ones)
-        for field, value in match.items()
-    ]
-    return Flow(table, priority, tuple(matches), tuple(actions))
+    """A flow from plain values.
+
+    Raises:
+        ValueError: its table does not declare a match, an exit, an output or a reason of it.
+    """
+    values: list[int] = []
+    matched: list[Field | Match] = []
+    for matched_field, value in match.items():
+        if isinstance(value, tuple):
+            matched.append(Match(matched_field, *value))
+        else:
+            matched.append(matched_field)
+            values.append(value)
+    done: list[Field | type[Output] | Action] = []
+    for action in actions:
+        if type(action) is SetField and action.field is not REASON:
+            done.append(action.field)
+            values.append(action.value)
+        elif type(action) is Output:
+            done.append(Output)
+            values.append(action.port)
+        else:
+            done.append(action)
+    shape = _shape(table, priority, tuple(matched), tuple(done))
+    digest = hashlib.blake2b(shape.values.pack(*values), digest_size=6, key=shape.seed).digest()
+    return Flow(shape, tuple(values), COOKIE_MARK << COOKIE_MARK_SHIFT | int.from_bytes(digest))
 
 
 def drop(reason: Reason) -> tuple[Action, ...]:

@@ -71,7 +71,7 @@ class Reason(enum.Enum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """One flow table, which the flows in it are checked against.
 

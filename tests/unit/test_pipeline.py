@@ -56,7 +56,7 @@ def test_a_flow_that_its_table_does_not_declare_cannot_be_made() -> None:
         flow(classify, 100, {}, [Goto("DELIVER")])
     with pytest.raises(ValueError, match="does not declare an output"):
         flow(TABLES[BR_NIC]["SOURCE_GUARD"], 100, {}, [Output(1)])
-    with pytest.raises(ValueError, match="does not declare this reason"):
+    with pytest.raises(ValueError, match="does not declare the reason 3"):
         flow(push, 100, {}, drop(Reason.SPOOFED_MAC))
 
 
