@@ -1,0 +1,75 @@
+"""The `lockgate` command."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mapping import cli_apply, cli_rows
+from mapping.cli_common import RefusedError, Settings, print_json
+from mapping.service import DEFAULT_REMOTE
+from mapping.session import check_remote
+from mapping.writer import MappingError
+from topo.lab_cli import app as lab_app
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Database = Annotated[
+    str,
+    typer.Option(
+        "--db",
+        envvar="LOCKGATE_DB",
+        help="The mapping database, like tcp:198.51.100.1:6640 or unix:PATH; several servers are separated by commas.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, errors too. May also stand after the command.")]
+
+
+@app.callback(epilog="Example: lockgate apply -f examples/two-hosts.yaml")
+def options(context: typer.Context, db: Database = DEFAULT_REMOTE, as_json: AsJson = False) -> None:
+    """Lockgate: the NIC of a bare-metal host as the trust boundary of a cloud network."""
+    try:
+        remotes = tuple(check_remote(remote.strip()) for remote in db.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--db") from None
+    context.obj = Settings(remotes, as_json, f"lockgate: {shlex.join(sys.argv[1:])}")
+
+
+app.command("apply", epilog="Example: lockgate apply -f examples/two-hosts.yaml --dry-run")(cli_apply.apply)
+app.command("status", epilog="Example: lockgate --db tcp:198.51.100.1:6640 status")(cli_apply.status)
+for _name in ("vpc", "host", "port", "mapping"):
+    app.add_typer(getattr(cli_rows, _name), name=_name)
+cli_rows.mapping.command("serve", epilog="Example: lockgate mapping serve --listen ptcp:6640:127.0.0.1 --file m.db")(
+    cli_apply.serve
+)
+app.add_typer(lab_app, name="lab")
+
+
+def main() -> None:
+    """Run the command. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    words = _json_first(sys.argv[1:])
+    try:
+        app(words, prog_name="lockgate")
+    except MappingError as error:
+        if words[:1] == ["--json"]:
+            print_json({"error": str(error), "problems": getattr(error, "problems", [str(error)])})
+        else:
+            for problem in error.problems if isinstance(error, RefusedError) else [str(error)]:
+                Console(stderr=True, highlight=False).print(problem, style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _json_first(words: list[str]) -> list[str]:
+    """People write --json last. What follows `lab` or `--` is not ours to read."""
+    ours = next((place for place, word in enumerate(words) if word in ("lab", "--")), len(words))
+    if "--json" not in words[:ours]:
+        return words
+    return ["--json", *(word for word in words[:ours] if word != "--json"), *words[ours:]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""`lockgate apply`, `lockgate status` and `lockgate mapping serve`."""
+
+# ruff: noqa: PLR0913 - a command has as many options as it needs
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mapping import document, plan, rows, service
+from mapping import status as state
+from mapping.cli_common import RefusedError, Settings, console, print_json, settings, show_done, show_table
+from mapping.document import Document
+from mapping.plan import Plan
+from mapping.replica import Replica
+from mapping.rows import Tables
+from mapping.writer import Done, MappingError, Writer, unreachable
+
+_PATIENCE_MS = 10_000
+
+File = Annotated[Path, typer.Option("--file", "-f", help="The YAML file; - is standard input.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Delete every row that the file does not name.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the switches of every live host have the changes.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait with --wait.")]
+Listen = Annotated[
+    list[str] | None,
+    typer.Option(help="Where to listen, like ptcp:6640:127.0.0.1. May be repeated. The place of --db unless given."),
+]
+DatabaseFile = Annotated[Path, typer.Option("--file", help="The database's file. Made if it is not there.")]
+
+
+def apply(
+    context: typer.Context,
+    *,
+    file: File,
+    prune: Prune = False,
+    dry_run: DryRun = False,
+    wait: Wait = False,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Make the database say what a file says, in one transaction.
+
+    Rows that the file does not name stay as they are, unless --prune is given. A second time there is nothing to do.
+    """
+    options = settings(context)
+    read = document.read(_contents(file), str(file))
+
+    def make(tables: Tables) -> Plan:
+        return plan.make(read.rows, tables, absent=plan.left_out(read.rows, tables, prune=prune))
+
+    with Writer(options.remotes) as writer:
+        if read.problems:
+            raise RefusedError(_all_problems(read, writer, make))
+        if dry_run:
+            tables = writer.read()
+            done = Done(make(tables), rows.config_seq(tables))
+        else:
+            done = writer.carry_out(make, options.comment)
+    if done.plan.faults:
+        raise RefusedError(sorted(read.locate(done.plan.faults)))
+    if dry_run or not wait:
+        show_done(options, done, dry_run=dry_run)
+        return
+    if not options.json:
+        show_done(options, done)
+    behind = _wait(options, done.config_seq, timeout)
+    if options.json:
+        show_done(options, done, dry_run=False, not_applied=behind)
+    elif behind:
+        raise MappingError(
+            f"written, but not applied after {timeout:g} s by {', '.join(behind)}: look with `lockgate status`"
+        )
+    else:
+        console().print("applied by every live host")
+    if behind:
+        raise typer.Exit(1)
+
+
+def _contents(file: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise MappingError(f"{file}: {error.strerror}: name a YAML file, like examples/two-hosts.yaml") from None
+
+
+def _all_problems(read: Document, writer: Writer, make: Callable[[Tables], Plan]) -> list[document.Problem]:
+    """Those of the file, and those that show against the database, if that can be reached."""
+    try:
+        faults = make(writer.read()).faults
+    except MappingError:
+        faults = ()
+    return sorted({*read.problems, *read.locate(faults)})
+
+
+def _wait(options: Settings, config_seq: int, seconds: float) -> list[str]:
+    """Wait until every live host has applied this; return the names of those that have not."""
+    replica = Replica(options.remotes, state.COLUMNS)
+
+    def behind() -> list[str]:
+        report = state.report(replica.tables, replica.snapshot, time.time())
+        return [host.name for host in report.hosts if host.live and host.applied_seq < config_seq]
+
+    try:
+        _follow(replica, options)
+        replica.wait_until(lambda: replica.current and not behind(), int(seconds * 1000))
+        return behind()
+    finally:
+        replica.session.close()
+
+
+def _follow(replica: Replica, options: Settings) -> None:
+    if not replica.wait_in_sync(_PATIENCE_MS):
+        if replica.refused:
+            raise MappingError(f"the mapping database at {replica.session.remote} refuses: {replica.refused}")
+        raise MappingError(unreachable(options.remotes, replica.session.error))
+
+
+def status(context: typer.Context) -> None:
+    """Show what is wrong and what to do, how far each host is, and what was dropped there by reason."""
+    options = settings(context)
+    replica = Replica(options.remotes, state.COLUMNS)
+    try:
+        _follow(replica, options)
+        report = state.report(replica.tables, replica.snapshot, time.time())
+    finally:
+        replica.session.close()
+    if options.json:
+        print_json(_as_json(report, replica.session.remote))
+    else:
+        _show(report, replica.session.remote)
+
+
+def _as_json(report: state.Report, remote: str) -> dict[str, object]:
+    found = dataclasses.asdict(report)
+    for host, shown in zip(report.hosts, found["hosts"], strict=True):
+        shown["live"] = host.live
+    for row in found["bad"]:
+        row["uuid"] = str(row["uuid"])
+    return {**found, "database": remote}
+
+
+def _show(report: state.Report, remote: str) -> None:
+    out = console()
+    for line in report.summary:
+        out.print(line, style="green" if report.ok else "yellow", markup=False, soft_wrap=True)
+    counts = ", ".join(f"{count} {table.lower()}(s)" for table, count in report.counts.items())
+    out.print(f"database {remote}: config_seq {report.config_seq}, {counts}", markup=False, soft_wrap=True)
+    if report.hosts:
+        out.print()
+        columns = ("host", "vtep", "encap", "guest bridge", "NIC bridge", "applied", "behind by", "heard", "controller")
+        show_table(columns, (_host_line(host) for host in report.hosts))
+    if dropped := [(host.name, reason, str(n)) for host in report.hosts for reason, n in host.drops.items()]:
+        out.print()
+        show_table(("dropped at", "reason", "packets"), dropped)
+    if report.bad:
+        out.print()
+        show_table(("bad row", "name", "why"), ((row.table, row.name, row.problem) for row in report.bad))
+
+
+def _host_line(host: state.HostStatus) -> list[str]:
+    heard = "never" if host.heard is None else f"{host.heard} s ago"
+    progress = (str(host.applied_seq), str(host.lag))
+    return [host.name, host.vtep_ip, host.encap, host.guest, host.nic, *progress, heard, host.controller]
+
+
+def serve(context: typer.Context, listen: Listen = None, file: DatabaseFile = service.DEFAULT_FILE) -> None:
+    """Serve the mapping database in the foreground, until Ctrl-C."""
+    options = settings(context)
+    # ovsdb-server would take a relative path from a folder of its own.
+    given = [f"punix:{Path(place[6:]).absolute()}" if place.startswith("punix:") else place for place in listen or []]
+    remotes = given or [f"p{remote}" for remote in options.remotes if remote.startswith("unix:")]
+    if not remotes:
+        raise MappingError(f"nowhere to listen for {', '.join(options.remotes)}: say where with --listen")
+
+    def ready() -> None:
+        if options.json:
+            print_json({"file": str(file), "listening": remotes})
+        else:
+            out = console()
+            out.print(f"mapping database {file} at {', '.join(remotes)}; Ctrl-C ends it", markup=False, soft_wrap=True)
+
+    service.serve(file, remotes, ready)

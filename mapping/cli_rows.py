@@ -1,0 +1,234 @@
+"""`lockgate vpc | host | port | mapping`: one row at a time, planned and checked as a file would be."""
+
+# ruff: noqa: PLR0913 - a command has as many options as it needs
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping as MappingABC
+from typing import Annotated, Final
+
+import typer
+
+from mapping import plan, values, wanted
+from mapping.cli_common import RefusedError, carry_out, missing, settings, show_rows
+from mapping.plan import Plan
+from mapping.rows import Tables
+from mapping.wanted import FIELDS, Key, Row
+from mapping.writer import Writer
+
+vpc = typer.Typer(no_args_is_help=True, help="Tenants' networks.")
+host = typer.Typer(no_args_is_help=True, help="Bare-metal hosts: where they are on the substrate.")
+port = typer.Typer(no_args_is_help=True, help="Guests' attachments to their VPCs.")
+mapping = typer.Typer(no_args_is_help=True, help="Addresses of VPCs, and the port that each is at; and the database.")
+
+Name = Annotated[str, typer.Argument(help="Its name.")]
+Vni = Annotated[str, typer.Option(help="Its number on the wire, 1 to 16777215.")]
+Subnets = Annotated[list[str], typer.Option("--subnet", help="A subnet, like 10.0.0.0/24. May be repeated.")]
+RouterMac = Annotated[str | None, typer.Option(help="The MAC that answers for the subnets' routers.")]
+Mtu = Annotated[str | None, typer.Option(help="The guests' MTU in bytes.")]
+Vtep = Annotated[str, typer.Option(help="The host's address on the substrate.")]
+Encapsulation = Annotated[str | None, typer.Option("--encap", help="vxlan (unless given), geneve or gre.")]
+GuestDatapath = Annotated[str | None, typer.Option(help="Datapath id of br-guest, 16 hex digits.")]
+NicDatapath = Annotated[str | None, typer.Option(help="Datapath id of br-nic, 16 hex digits.")]
+VpcName = Annotated[str, typer.Option("--vpc", help="The VPC's name.")]
+Mac = Annotated[str, typer.Option(help="The guest's MAC, like 02:00:00:00:00:01.")]
+HostName = Annotated[str, typer.Option("--host", help="The host's name.")]
+OptionalHost = Annotated[str | None, typer.Option("--host", help="The host that the guest is on.")]
+Device = Annotated[str | None, typer.Option(help="The guest's interface on br-guest; the port's name unless given.")]
+Addresses = Annotated[list[str] | None, typer.Option("--address", help="An address of the guest. May be repeated.")]
+VpcArgument = Annotated[str, typer.Argument(metavar="VPC", help="The VPC's name.")]
+IpArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="An address of the VPC.")]
+PortArgument = Annotated[str, typer.Argument(metavar="PORT", help="The name of the port that has the address.")]
+
+_APPS: Final = {"Vpc": vpc, "Host": host, "Port": port}
+
+
+@vpc.command("add", epilog="Example: lockgate vpc add blue --vni 5001 --subnet 10.0.0.0/24")
+def vpc_add(
+    context: typer.Context, *, name: Name, vni: Vni, subnet: Subnets, router_mac: RouterMac = None, mtu: Mtu = None
+) -> None:
+    """Add a VPC."""
+    _add(context, "Vpc", name, {"vni": vni, "subnets": subnet, "router_mac": router_mac, "mtu": mtu})
+
+
+@host.command("add", epilog="Example: lockgate host add host-a --vtep 192.0.2.1")
+def host_add(
+    context: typer.Context,
+    *,
+    name: Name,
+    vtep: Vtep,
+    encap: Encapsulation = None,
+    guest_datapath: GuestDatapath = None,
+    nic_datapath: NicDatapath = None,
+) -> None:
+    """Add a host. Unless given, its datapath ids are made from the VTEP: 00000067c0000201 for 192.0.2.1."""
+    words = {"vtep": vtep, "encap": encap, "guest_datapath": guest_datapath, "nic_datapath": nic_datapath}
+    _add(context, "Host", name, words)
+
+
+@port.command(
+    "add",
+    epilog="Example: lockgate port add web --vpc blue --mac 02:00:00:00:00:01 --host host-a --address 10.0.0.11",
+)
+def port_add(
+    context: typer.Context,
+    *,
+    name: Name,
+    vpc_name: VpcName,
+    mac: Mac,
+    host_name: OptionalHost = None,
+    device: Device = None,
+    address: Addresses = None,
+) -> None:
+    """Add a port, with its addresses if given."""
+    words = {"vpc": vpc_name, "mac": mac, "host": host_name, "device": device}
+    _add(context, "Port", name, words, address or [])
+
+
+@port.command("move", epilog="Example: lockgate port move web --host host-b")
+def port_move(context: typer.Context, name: Name, host_name: HostName, device: Device = None) -> None:
+    """Move a port to another host. Its device keeps its name there unless told otherwise."""
+
+    def moved(row: Row) -> Row:
+        bound = row["host"] is not None
+        row = {column: value for column, value in row.items() if column != "device" or bound}
+        return {**row, "host": host_name, **({"device": device} if device else {})}
+
+    _change_port(context, name, moved, {"host": host_name, "device": device})
+
+
+@port.command("unbind", epilog="Example: lockgate port unbind web")
+def port_unbind(context: typer.Context, name: Name) -> None:
+    """Take a port off its host: its addresses then map nowhere, and packets to them are dropped."""
+    _change_port(context, name, lambda row: {**row, "host": None, "device": name}, {})
+
+
+@mapping.command("add", epilog="Example: lockgate mapping add blue 10.0.0.12 web")
+def mapping_add(context: typer.Context, vpc_name: VpcArgument, ip: IpArgument, port_name: PortArgument) -> None:
+    """Map an address of a VPC to a port."""
+    _refuse_unless(values.parse_ip, ip)
+    rows = wanted.empty()
+    rows["Mapping"][vpc_name, ip] = {"port": port_name}
+    carry_out(settings(context), lambda tables: plan.make(rows, tables, only_new=True))
+
+
+@mapping.command("delete", epilog="Example: lockgate mapping delete blue 10.0.0.12")
+def mapping_delete(context: typer.Context, vpc_name: VpcArgument, ip: IpArgument) -> None:
+    """Delete a mapping: packets to the address are then dropped."""
+    _delete(context, "Mapping", (vpc_name, ip))
+
+
+@mapping.command("list", epilog="Example: lockgate mapping list")
+def mapping_list(context: typer.Context) -> None:
+    """List all mappings."""
+    _list(context, "Mapping")
+
+
+def _list_and_delete(table: str, app: typer.Typer) -> None:
+    """The two commands that are the same for everything with a name."""
+    word = table.lower()
+    with_addresses = ", and the mappings of its addresses" if table == "Port" else ", unless ports need it"
+    name = "VPC" if table == "Vpc" else word
+
+    def list_all(context: typer.Context) -> None:
+        _list(context, table)
+
+    def delete(context: typer.Context, name: Name) -> None:
+        _delete(context, table, (name,))
+
+    app.command("list", help=f"List all {name}s.", epilog=f"Example: lockgate {word} list")(list_all)
+    sample = {"Vpc": "blue", "Host": "host-a", "Port": "web"}[table]
+    epilog = f"Example: lockgate {word} delete {sample}"
+    app.command("delete", help=f"Delete a {name}{with_addresses}.", epilog=epilog)(delete)
+
+
+for _table, _app in _APPS.items():
+    _list_and_delete(_table, _app)
+
+
+def _add(
+    context: typer.Context,
+    table: str,
+    name: str,
+    words: MappingABC[str, str | list[str] | None],
+    addresses: list[str] | None = None,
+) -> None:
+    _refuse_unless(values.parse_name, name)
+    row = _parse(table, words)
+    if faults := list(wanted.complete(table, (name,), row)):
+        raise RefusedError([fault.text for fault in faults])
+    rows = wanted.empty()
+    rows[table][name,] = row
+    for ip in addresses or []:
+        _refuse_unless(values.parse_ip, ip)
+        rows["Mapping"][str(row["vpc"]), ip] = {"port": name}
+    carry_out(settings(context), lambda tables: plan.make(rows, tables, only_new=True))
+
+
+def _parse(table: str, words: MappingABC[str, str | list[str] | None]) -> Row:
+    row: Row = {}
+    problems: list[str] = []
+    for word, text in words.items():
+        field = FIELDS[table][word]
+        try:
+            if isinstance(text, list):
+                row[field.column] = tuple(sorted({str(field.parse(item)) for item in text}))
+            elif text is not None:
+                row[field.column] = field.parse(text)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise RefusedError(problems)
+    return row
+
+
+def _change_port(context: typer.Context, name: str, change: Callable[[Row], Row], words: dict[str, str | None]) -> None:
+    _parse("Port", words)
+
+    def make(tables: Tables) -> Plan:
+        there, _ = wanted.named(tables)
+        known = there["Port"].get((name,))
+        if known is None:
+            return _none_such("Port", (name,), there["Port"])
+        rows = wanted.empty()
+        row = rows["Port"][name,] = change(known)
+        if faults := tuple(wanted.complete("Port", (name,), row)):
+            return Plan((), faults, ())
+        return plan.make(rows, tables)
+
+    carry_out(settings(context), make)
+
+
+def _delete(context: typer.Context, table: str, key: Key) -> None:
+    def make(tables: Tables) -> Plan:
+        there, _ = wanted.named(tables)
+        if key not in there[table]:
+            return _none_such(table, key, there[table])
+        absent = {(table, key)}
+        if table == "Port":
+            absent |= {("Mapping", address) for address, row in there["Mapping"].items() if row["port"] == key[0]}
+        return plan.make(wanted.empty(), tables, absent=absent)
+
+    carry_out(settings(context), make)
+
+
+def _none_such(table: str, key: Key, there: dict[Key, Row]) -> Plan:
+    mend = "look with `lockgate mapping list`"
+    if table != "Mapping":
+        mend = wanted.suggest(key[0], sorted(name for (name,) in there))
+    return missing(table, key, f"there is no {wanted.describe(table, key)}: {mend}")
+
+
+def _list(context: typer.Context, table: str) -> None:
+    options = settings(context)
+    with Writer(options.remotes) as writer:
+        there, _ = wanted.named(writer.read())
+    show_rows(options, table, there[table])
+
+
+def _refuse_unless(parse: Callable[[str], object], text: str) -> None:
+    try:
+        parse(text)
+    except ValueError as error:
+        raise RefusedError([error]) from None

@@ -1,0 +1,153 @@
+"""What is wanted and what is there -> what to change, and the transaction that changes it. Pure.
+
+The transaction begins by asking that `config_seq` is still what it was when the rows were read, so that a change that
+somebody else made in between is planned for again, never overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from mapping import wanted
+from mapping.rows import Tables
+from mapping.schema import Json
+from mapping.wanted import TABLES, Content, Fault, Key, Row, Value
+
+Operation = dict[str, Any]
+"""An operation of a transaction, as RFC 7047 (5.2) writes it."""
+
+Ref = tuple[str, Key]
+"""Table and key of a row."""
+
+_ORDER: Final = {"add": 0, "change": 1, "delete": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One row that changes. `before` and `after` hold the columns that differ: all, for a row that comes or goes."""
+
+    action: Literal["add", "change", "delete"]
+    table: str
+    key: Key
+    before: Row
+    after: Row
+
+    @property
+    def name(self) -> str:
+        """The row's name, in words."""
+        return wanted.describe(self.table, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """No `faults`: `operations` may be sent. No `edits`: there is nothing to send."""
+
+    edits: tuple[Edit, ...]
+    faults: tuple[Fault, ...]
+    operations: tuple[Operation, ...]
+
+
+def make(rows: Content, tables: Tables, *, absent: Collection[Ref] = (), only_new: bool = False) -> Plan:
+    """The plan that makes the database hold `rows`, and not those of `absent`; all others stay.
+
+    With `only_new`, a row that is there already and differs is a fault rather than a change.
+    """
+    there, ids = wanted.named(tables)
+    gone = {ref for ref in absent if ref in ids}
+    result = {
+        table: {**{key: row for key, row in there[table].items() if (table, key) not in gone}, **rows[table]}
+        for table in TABLES
+    }
+    edits = _edits(rows, there, gone)
+    changed_vpcs = {edit.key[0] for edit in edits if edit.table == "Vpc" and edit.action == "change"}
+    faults = list(wanted.check(rows, result, changed_vpcs))
+    if only_new:
+        faults += [_exists(edit, there) for edit in edits if edit.action == "change"]
+    if faults or not edits:
+        return Plan(edits, tuple(faults), ())
+    return Plan(edits, (), (_unchanged_since(tables), *_operations(edits, ids)))
+
+
+def left_out(rows: Content, tables: Tables, *, prune: bool) -> set[Ref]:
+    """What a file that names `rows` wants gone.
+
+    These are the addresses of its own ports that it does not list; with `prune`, every row that it does not name.
+    """
+    there, _ = wanted.named(tables)
+    if prune:
+        return {(table, key) for table in TABLES for key in there[table] if key not in rows[table]}
+    return {
+        ("Mapping", key)
+        for key, row in there["Mapping"].items()
+        if key not in rows["Mapping"] and (str(row["port"]),) in rows["Port"]
+    }
+
+
+def _edits(rows: Content, there: Content, gone: Collection[Ref]) -> tuple[Edit, ...]:
+    edits: list[Edit] = []
+    for table in TABLES:
+        for key, row in rows[table].items():
+            known = there[table].get(key)
+            if known is None:
+                edits.append(Edit("add", table, key, {}, row))
+            elif differing := [column for column in row if row[column] != known[column]]:
+                before, after = ({column: side[column] for column in differing} for side in (known, row))
+                edits.append(Edit("change", table, key, before, after))
+        edits += [Edit("delete", table, key, there[table][key], {}) for where, key in sorted(gone) if where == table]
+    return tuple(sorted(edits, key=lambda edit: _ORDER[edit.action]))
+
+
+def _exists(edit: Edit, there: Content) -> Fault:
+    if edit.table == "Mapping":
+        vpc, ip = edit.key
+        owner = there["Mapping"][edit.key]["port"]
+        return Fault("Mapping", edit.key, "", wanted.TAKEN["Mapping", "ip"].format(vpc=vpc, ip=ip, owner=owner))
+    differing = ", ".join(f"{column} {show(edit.before[column])}" for column in edit.before)
+    return Fault(edit.table, edit.key, "", f"{edit.name} is there already, with {differing}: delete it first")
+
+
+def show(value: Value) -> str:
+    """A value in words."""
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return "none" if value is None else str(value)
+
+
+def _unchanged_since(tables: Tables) -> Operation:
+    rows = [{"config_seq": row["config_seq"]} for row in tables.get("Global", {}).values()]
+    columns = ["config_seq"]
+    return {"op": "wait", "table": "Global", "where": [], "columns": columns, "until": "==", "rows": rows, "timeout": 0}
+
+
+def _operations(edits: tuple[Edit, ...], ids: dict[Ref, UUID]) -> list[Operation]:
+    new = {(edit.table, edit.key): f"new{number}" for number, edit in enumerate(edits) if edit.action == "add"}
+
+    def reference(table: str, name: Value) -> Json:
+        if name is None:
+            return ["set", []]
+        ref = (table, (str(name),))
+        return ["named-uuid", new[ref]] if ref in new else ["uuid", str(ids[ref])]
+
+    def encode(column: str, value: Value) -> Json:
+        if column in wanted.REFERENCES:
+            return reference(wanted.REFERENCES[column], value)
+        return ["set", list(value)] if isinstance(value, tuple) else value
+
+    operations: list[Operation] = []
+    for edit in edits:
+        columns = {column: encode(column, value) for column, value in edit.after.items()}
+        if edit.action == "add":
+            names = ("vpc", "ip") if edit.table == "Mapping" else ("name",)
+            columns |= {column: encode(column, value) for column, value in zip(names, edit.key, strict=True)}
+            uuid_name = new[edit.table, edit.key]
+            operations.append({"op": "insert", "table": edit.table, "row": columns, "uuid-name": uuid_name})
+            continue
+        where = [["_uuid", "==", ["uuid", str(ids[edit.table, edit.key])]]]
+        if edit.action == "change":
+            operations.append({"op": "update", "table": edit.table, "where": where, "row": columns})
+        else:
+            operations.append({"op": "delete", "table": edit.table, "where": where})
+    return operations

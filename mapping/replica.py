@@ -1,0 +1,214 @@
+"""A copy of the mapping database in memory, kept current by `monitor_cond_since` (ovsdb-server(7), 4.1.15).
+
+After a reconnect the server is asked for what came after the last transaction seen; where it does not remember that
+(a standalone server never does), it sends everything, and only what differs counts as changed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as MappingABC
+from typing import Final
+from uuid import UUID
+
+import ovs.timeval
+
+from mapping import rows, schema
+from mapping.linked import Linked, Touched
+from mapping.model import Snapshot
+from mapping.rows import READ_COLUMNS, Row
+from mapping.schema import Json
+from mapping.session import Message, Session
+
+log = logging.getLogger(__name__)
+
+_MONITOR_ID: Final = "lockgate"
+_NEVER: Final = "00000000-0000-0000-0000-000000000000"
+
+_Change = tuple[str, UUID, Row | None]
+"""Table, row id, and the whole row, or None for one that is deleted."""
+
+
+class Replica:
+    """Follows the database. Call `run` whenever its session has something to do; read `snapshot` when it says so."""
+
+    def __init__(self, remotes: Sequence[str], columns: MappingABC[str, Sequence[str]] = READ_COLUMNS) -> None:
+        self.session = Session(remotes)
+        self.in_sync = False
+        """Whether the first full load is done. It stays so without a connection: the copy is then old, not partial."""
+        self.tables: dict[str, dict[UUID, Row]] = {table: {} for table in columns}
+        self.refused = ""
+        """Why the server does not let us follow it, in its words; empty when it does."""
+        self._columns = columns
+        self.linked = Linked()
+        """The rows that hold together, as far as they have been taken in."""
+        self._touched = Touched()
+        self._snapshot: Snapshot | None = None
+        self._generation = 0
+        self._request = 0
+        self._last_transaction = _NEVER
+
+    @property
+    def current(self) -> bool:
+        """Whether the copy follows the database now, rather than being the last that was seen of it."""
+        return self.in_sync and self.session.connected and self._request == 0
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The database as last seen. Cheap while nothing changed."""
+        if self._snapshot is None:
+            self._snapshot = self.linked.snapshot(self.config_seq)
+        return self._snapshot
+
+    @property
+    def config_seq(self) -> int:
+        """The number of the last change that was taken in."""
+        return rows.config_seq(self.tables)
+
+    def take_touched(self) -> Touched:
+        """The rows that have changed, or refer to one that has, since this was last asked."""
+        touched, self._touched = self._touched, Touched()
+        return touched
+
+    def run(self) -> bool:
+        """Take in what has arrived, without waiting; return whether anything changed (or the first load came in)."""
+        changed = False
+        for message in self.session.run():
+            try:
+                changed |= self._take(message)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                log.error("mapping database %s sent what makes no sense: %r", self.session.remote, error)  # noqa: TRY400
+                # What is known may not be what the server thinks is known: begin again from nothing.
+                self._last_transaction = _NEVER
+                self.session.drop("it sent what makes no sense")
+                break
+        if self.session.generation != self._generation:
+            self._generation = self.session.generation
+            self._monitor()
+        return changed
+
+    def wait_in_sync(self, timeout_ms: int) -> bool:
+        """Block until the copy is current; return whether it is. For tools, not for the controller.
+
+        Gives up after `timeout_ms`, or as soon as no server can be reached or one refuses: `refused` and
+        `session.error` then say why.
+        """
+        self.wait_until(lambda: self.current or bool(self.refused) or self.session.unreachable, timeout_ms)
+        return self.current
+
+    def wait_until(self, condition: Callable[[], bool], timeout_ms: int) -> bool:
+        """Run and block until `condition()` holds, at most `timeout_ms`; return whether it does."""
+        deadline = ovs.timeval.msec() + timeout_ms
+        while True:
+            self.run()
+            if condition():
+                return True
+            left = deadline - ovs.timeval.msec()
+            if left <= 0:
+                return False
+            self.session.block(left)
+
+    def _monitor(self) -> None:
+        requests = {table: [{"columns": list(names)}] for table, names in self._columns.items()}
+        params = [schema.DATABASE, _MONITOR_ID, requests, self._last_transaction]
+        self._request = self.session.request("monitor_cond_since", params)
+
+    def _take(self, message: Message) -> bool:
+        if message.get("method") == "update3":
+            _, transaction, updates = message["params"]
+            changed = self._commit(list(self._read(updates)))
+            self._last_transaction = transaction
+            return changed
+        if message.get("method") == "monitor_canceled":
+            self.session.drop("its schema has changed")
+        elif self._request and message.get("id") == self._request:
+            if message.get("error"):
+                self._refuse(message["error"])
+            else:
+                return self._load(*message["result"])
+        return False
+
+    def _refuse(self, error: Json) -> None:
+        reason = str(error.get("details") or error.get("error")) if isinstance(error, dict) else str(error)
+        if reason != self.refused:
+            log.error("mapping database %s refuses: %s", self.session.remote, reason)
+        self.refused = reason
+        # Another server may not refuse, nor this one when it has been mended.
+        self.session.drop(reason)
+
+    def _load(self, found: bool, transaction: str, updates: Json) -> bool:
+        changes = list(self._read(updates))
+        if not found:
+            # The server sent everything: rows that it did not send are gone, and of the others some are as they were.
+            sent = {(table, uuid) for table, uuid, _ in changes}
+            changes += [
+                (table, uuid, None)
+                for table, known in self.tables.items()
+                for uuid in known
+                if (table, uuid) not in sent
+            ]
+        changed = self._commit(changes) or not self.in_sync
+        self._last_transaction, self._request, self.refused, self.in_sync = transaction, 0, "", True
+        return changed
+
+    def _read(self, updates: Json) -> Iterator[_Change]:
+        """What an update says, before anything of it is taken over: one that makes no sense changes nothing."""
+        for table, changes in updates.items():
+            known = self.tables[table]
+            for text, update in changes.items():
+                uuid = UUID(text)
+                if "delete" in update:
+                    yield table, uuid, None
+                elif "modify" in update:
+                    yield table, uuid, self._modified(table, known[uuid], update["modify"])
+                else:
+                    yield table, uuid, self._complete(table, update["insert" if "insert" in update else "initial"])
+
+    def _complete(self, table: str, row: Row) -> Row:
+        """Updates leave out columns that have their default value."""
+        return {name: row[name] if name in row else schema.default(table, name) for name in self._columns[table]}
+
+    def _modified(self, table: str, row: Row, changes: Row) -> Row:
+        merged = {
+            name: _merge(row[name], change) if schema.is_composite(table, name) else change
+            for name, change in changes.items()
+        }
+        return {**row, **merged}
+
+    def _commit(self, changes: list[_Change]) -> bool:
+        changed = False
+        parsed = [
+            (table, uuid, row, rows.parse_row(table, uuid, row) if row is not None and table != "Global" else None)
+            for table, uuid, row in changes
+            if self.tables[table].get(uuid) != row
+        ]
+        for table, uuid, row, value in parsed:
+            changed = True
+            if row is None:
+                del self.tables[table][uuid]
+            else:
+                self.tables[table][uuid] = row
+            if table != "Global":
+                self.linked.put(table, uuid, value)
+        if changed:
+            self._snapshot = None
+            self._touched.add(self.linked.settle())
+        return changed
+
+
+def _merge(old: Json, change: Json) -> Json:
+    """The value after what ovsdb-server(7) calls a modify update, written as the server itself would write it.
+
+    The update holds a set's members that came or went, and a map's pairs that came, went or have another value.
+    """
+    if isinstance(change, list) and change[0] == "map":
+        pairs = rows.as_dict(old)
+        for key, value in change[1]:
+            if pairs.get(key) == value:
+                del pairs[key]
+            else:
+                pairs[key] = value
+        return ["map", [list(pair) for pair in sorted(pairs.items())]]
+    members = sorted(set(rows.atoms(old)) ^ set(rows.atoms(change)))
+    return members[0] if len(members) == 1 else ["set", members]

@@ -1,0 +1,177 @@
+"""Database rows -> the values of `mapping.model`, each bad row set aside with its reason.
+
+A `Row` is a row as RFC 7047 (5.1) writes it in JSON: column -> atom, ["uuid", U], ["set", [...]] or ["map", [...]].
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Mapping as MappingABC
+from typing import Any
+from uuid import UUID
+
+from mapping import values
+from mapping.model import BadRow, Host, Mapping, Port, Snapshot, Vpc
+from mapping.schema import Json
+
+Row = dict[str, Json]
+Tables = MappingABC[str, MappingABC[UUID, Row]]
+
+READ_COLUMNS: dict[str, tuple[str, ...]] = {
+    "Global": ("config_seq",),
+    "Host": ("name", "vtep_ip", "encap", "guest_datapath", "nic_datapath"),
+    "Vpc": ("name", "vni", "subnets", "router_mac", "mtu"),
+    "Port": ("name", "vpc", "mac", "host", "device"),
+    "Mapping": ("vpc", "ip", "port"),
+}
+"""What decides the flows. A host's status columns are not here: a controller's own reports must not wake it."""
+
+STATUS_COLUMNS: dict[str, tuple[str, ...]] = {"Host": ("applied_seq", "status", "drops")}
+"""What controllers report, for people and tools."""
+
+
+def atoms(value: Json) -> list[Json]:
+    """The members of a column that is a set: RFC 7047 writes a set of one as the bare atom."""
+    if isinstance(value, list) and value and value[0] == "set":
+        return list(value[1])
+    return [value]
+
+
+def uuids(value: Json) -> list[UUID]:
+    """The row ids in a column of references."""
+    return [UUID(atom[1]) for atom in atoms(value)]
+
+
+def as_dict(value: Json) -> dict[str, Json]:
+    """The pairs of a column that is a map."""
+    return dict(value[1])
+
+
+def _host(uuid: UUID, row: Row) -> Host:
+    return Host(
+        uuid,
+        values.parse_name(row["name"]),
+        values.parse_vtep_ip(row["vtep_ip"]),
+        values.parse_encap(row["encap"]),
+        values.parse_datapath(row["guest_datapath"]),
+        values.parse_datapath(row["nic_datapath"]),
+    )
+
+
+def _vpc(uuid: UUID, row: Row) -> Vpc:
+    subnets = tuple(sorted(values.parse_subnet(text) for text in atoms(row["subnets"])))
+    values.check_subnets(subnets)
+    return Vpc(
+        uuid, values.parse_name(row["name"]), row["vni"], subnets, values.parse_mac(row["router_mac"]), row["mtu"]
+    )
+
+
+def _port(uuid: UUID, row: Row) -> Port:
+    (vpc,) = uuids(row["vpc"])
+    host = next(iter(uuids(row["host"])), None)
+    device = row["device"] if host is None else values.parse_device(row["device"])
+    return Port(uuid, values.parse_name(row["name"]), vpc, values.parse_mac(row["mac"]), host, device)
+
+
+def _mapping(uuid: UUID, row: Row) -> Mapping:
+    (vpc,) = uuids(row["vpc"])
+    (port,) = uuids(row["port"])
+    return Mapping(uuid, vpc, values.parse_ip(row["ip"]), port)
+
+
+def parse_row(table: str, uuid: UUID, row: Row) -> Host | Vpc | Port | Mapping | BadRow:
+    """One row on its own, references not yet followed."""
+    parsers: dict[str, Callable[[UUID, Row], Host | Vpc | Port | Mapping]] = {
+        "Host": _host,
+        "Vpc": _vpc,
+        "Port": _port,
+        "Mapping": _mapping,
+    }
+    try:
+        return parsers[table](uuid, row)
+    except ValueError as error:
+        return BadRow(table, uuid, str(row.get("name") or row.get("ip")), str(error))
+
+
+Parsed = MappingABC[str, MappingABC[UUID, Any]]
+"""Table -> row uuid -> what `parse_row` made of it."""
+
+
+def link(seq: int, parsed: Parsed) -> Snapshot:
+    """Follow every reference, and keep the rows that hold together.
+
+    A row whose referent is missing is left out without a word: the database keeps its references whole, so the
+    referent is a bad row, and is listed itself.
+    """
+    bad: list[BadRow] = []
+    every_host = [host for host in parsed.get("Host", {}).values() if isinstance(host, Host)]
+    claims = Counter(datapath for host in every_host for datapath in (host.guest_datapath, host.nic_datapath))
+    hosts: dict[UUID, Host] = _keep(parsed, "Host", bad, lambda host: check_host(host, claims))
+    vpcs: dict[UUID, Vpc] = _keep(parsed, "Vpc", bad, lambda _: True)
+    ports: dict[UUID, Port] = _keep(parsed, "Port", bad, lambda port: check_port(port, vpcs, hosts))
+    mappings = _keep(parsed, "Mapping", bad, lambda mapping: check_mapping(mapping, vpcs, ports))
+    return Snapshot(
+        seq, hosts, vpcs, ports, mappings, tuple(sorted(bad, key=lambda row: (row.table, row.name, row.uuid)))
+    )
+
+
+def _keep(parsed: Parsed, table: str, bad: list[BadRow], check: Callable[[Any], bool]) -> dict[UUID, Any]:
+    kept: dict[UUID, Any] = {}
+    for uuid, value in parsed.get(table, {}).items():
+        verdict = value if isinstance(value, BadRow) else judge(table, value, check)
+        if isinstance(verdict, BadRow):
+            bad.append(verdict)
+        elif verdict:
+            kept[uuid] = value
+    return kept
+
+
+def judge(table: str, value: Any, check: Callable[[Any], bool]) -> bool | BadRow:  # noqa: ANN401
+    """Whether a row's referents are there; or what is wrong with it and them."""
+    try:
+        return check(value)
+    except ValueError as error:
+        return BadRow(table, value.uuid, str(getattr(value, "name", "") or value.ip), str(error))
+
+
+def check_host(host: Host, claims: MappingABC[int, int]) -> bool:
+    """Raise ValueError if one of its datapath ids is claimed more than once."""
+    for datapath in (host.guest_datapath, host.nic_datapath):
+        if claims[datapath] > 1:
+            raise ValueError(f"datapath id {datapath:016x} is claimed twice: give each bridge its own")
+    return True
+
+
+def check_port(port: Port, vpcs: MappingABC[UUID, Vpc], hosts: MappingABC[UUID, Host]) -> bool:
+    """Whether its VPC, and its host if it has one, are there; ValueError if it does not fit its VPC."""
+    vpc = vpcs.get(port.vpc)
+    if vpc is not None and port.mac == vpc.router_mac:
+        raise ValueError(f"MAC {port.mac} is the router's of VPC {vpc.name}: choose another")
+    return vpc is not None and (port.host is None or port.host in hosts)
+
+
+def check_mapping(mapping: Mapping, vpcs: MappingABC[UUID, Vpc], ports: MappingABC[UUID, Port]) -> bool:
+    """Whether its VPC and its port are there; ValueError if it does not fit them."""
+    vpc, port = vpcs.get(mapping.vpc), ports.get(mapping.port)
+    if vpc is None or port is None:
+        return False
+    if port.vpc != mapping.vpc:
+        raise ValueError(f"its port {port.name} is in another VPC: map it to a port of VPC {vpc.name}")
+    values.check_guest_ip(mapping.ip, vpc.subnets)
+    return True
+
+
+def config_seq(tables: Tables) -> int:
+    """The number of the last change; 0 before any."""
+    return next((row["config_seq"] for row in tables.get("Global", {}).values()), 0)
+
+
+def read(tables: Tables) -> Snapshot:
+    """The snapshot that these tables say."""
+    parsed = {
+        table: {uuid: parse_row(table, uuid, row) for uuid, row in tables.get(table, {}).items()}
+        for table in READ_COLUMNS
+        if table != "Global"
+    }
+    return link(config_seq(tables), parsed)

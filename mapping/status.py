@@ -1,0 +1,133 @@
+"""How things are, from the database alone: what controllers report there of each host. Pure; the time is given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from mapping import rows
+from mapping.model import BadRow, Snapshot
+from mapping.rows import READ_COLUMNS, STATUS_COLUMNS, Row, Tables
+
+COLUMNS: Final = {table: (*names, *STATUS_COLUMNS.get(table, ())) for table, names in READ_COLUMNS.items()}
+"""What a replica must follow for `report`."""
+
+QUIET_SECONDS: Final = 30
+"""A controller that has said nothing of a host for so long is taken for gone: it reports every ten seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """One host, as its controller last reported it.
+
+    `guest` and `nic` are "connected", "absent", or "unknown" before any report; `heard` is how many seconds ago that
+    report was; `lag` is by how many changes the host is behind; `drops` counts packets by reason.
+    """
+
+    name: str
+    vtep_ip: str
+    encap: str
+    guest: str
+    nic: str
+    controller: str
+    heard: int | None
+    applied_seq: int
+    lag: int
+    problem: str
+    drops: dict[str, int]
+
+    @property
+    def live(self) -> bool:
+        """Whether a controller serves both its bridges now, so that changes can be expected to arrive."""
+        return self.guest == self.nic == "connected" and self.heard is not None and self.heard <= QUIET_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The whole picture. `summary` says in words what is wrong and what to do, worst first."""
+
+    summary: tuple[str, ...]
+    ok: bool
+    config_seq: int
+    hosts: tuple[HostStatus, ...]
+    counts: dict[str, int]
+    bad: tuple[BadRow, ...]
+
+
+def report(tables: Tables, snapshot: Snapshot, now: float) -> Report:
+    """The report on a database that holds `tables`; `snapshot` is what is valid of them; `now` in unix seconds."""
+    config_seq = snapshot.config_seq
+    hosts = tuple(sorted((_host(row, config_seq, now) for row in tables["Host"].values()), key=lambda host: host.name))
+    counts = {table: len(tables[table]) for table in ("Vpc", "Host", "Port", "Mapping")}
+    problems = [*_absent(hosts), *_behind(hosts), *_reported(hosts), *_bad(snapshot.bad)]
+    summary = problems or [_fine(hosts, config_seq)]
+    return Report(tuple(summary), not problems, config_seq, hosts, counts, snapshot.bad)
+
+
+def _host(row: Row, config_seq: int, now: float) -> HostStatus:
+    said: dict[str, str] = rows.as_dict(row["status"])
+    heard = said.get("heard", "")
+    return HostStatus(
+        row["name"],
+        row["vtep_ip"],
+        row["encap"],
+        said.get("guest", "unknown"),
+        said.get("nic", "unknown"),
+        said.get("controller", ""),
+        max(0, int(now) - int(heard)) if heard.isascii() and heard.isdigit() and len(heard) < 12 else None,
+        row["applied_seq"],
+        max(0, config_seq - row["applied_seq"]),
+        said.get("problem", ""),
+        dict(Counter(rows.as_dict(row["drops"])).most_common()),
+    )
+
+
+def _absent(hosts: tuple[HostStatus, ...]) -> list[str]:
+    problems = []
+    if never := [host.name for host in hosts if host.heard is None]:
+        problems.append(
+            f"{_names(never)}: no controller has ever reported: start `ryu-manager controller.app`, "
+            "and look whether the bridges have the datapath ids of the Host row"
+        )
+    if quiet := [host.name for host in hosts if host.heard is not None and host.heard > QUIET_SECONDS]:
+        problems.append(
+            f"{_names(quiet)}: no report for over {QUIET_SECONDS} s: the last flows stay; "
+            "look whether ryu-manager runs and reaches the database"
+        )
+    for host in hosts:
+        lost = [f"its {kind} bridge" for kind, state in (("guest", host.guest), ("NIC", host.nic)) if state == "absent"]
+        if lost and host.heard is not None and host.heard <= QUIET_SECONDS:
+            problems.append(
+                f"host {host.name}: {' and '.join(lost)} not connected to the controller: the last flows stay; "
+                "look whether ovs-vswitchd runs there and the control channel is up"
+            )
+    return problems
+
+
+def _behind(hosts: tuple[HostStatus, ...]) -> list[str]:
+    behind = [f"{host.name} ({host.lag})" for host in hosts if host.live and host.lag]
+    if not behind:
+        return []
+    return [f"{_names(behind)}: some changes are not applied yet (how many, in brackets): look again in a second"]
+
+
+def _reported(hosts: tuple[HostStatus, ...]) -> list[str]:
+    return [f"host {host.name}: {host.problem}" for host in hosts if host.problem]
+
+
+def _bad(bad: tuple[BadRow, ...]) -> list[str]:
+    if not bad:
+        return []
+    return [f"{len(bad)} row(s) cannot be used and map nowhere, the rest works: mend what is listed as bad"]
+
+
+def _fine(hosts: tuple[HostStatus, ...], config_seq: int) -> str:
+    if not hosts:
+        return "The database answers, and knows no host yet: add some with `lockgate apply -f FILE`."
+    return f"All is well: every host has applied config_seq {config_seq}."
+
+
+def _names(names: list[str]) -> str:
+    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"host {some}" if len(names) == 1 else f"hosts {some}"

@@ -1,0 +1,153 @@
+"""Text to value, for every field a person or a database row can get wrong.
+
+Each parser takes the text as written and returns the value, or raises ValueError with one line that names the text
+and the mend. Canonical form is demanded, not repaired: the database's unique indexes compare text, so two spellings
+of one address would be two addresses.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from ipaddress import IPv4Address, IPv4Network
+
+from mapping.model import DEVICE_MAX, VNI_MAX, Encap
+
+_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_DEVICE = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{DEVICE_MAX - 1}}}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_DATAPATH = re.compile(r"[0-9a-f]{16}")
+
+
+def _shown(text: str) -> str:
+    """The text in a message, cut where it would fill the screen."""
+    return repr(text if len(text) <= 70 else f"{text[:64]}[...]")
+
+
+def parse_name(text: str) -> str:
+    """A row's name: 1 to 63 letters, digits, `_`, `.`, `-`, not starting with a sign."""
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"name {_shown(text)}: use 1 to 63 letters, digits, '_', '.', '-', a letter or digit first")
+    return text
+
+
+def parse_mac(text: str) -> str:
+    """A unicast MAC address in lower case with colons."""
+    if not _MAC.fullmatch(text):
+        raise ValueError(f"MAC {_shown(text)}: write six pairs of lower case hex digits, like 02:00:00:00:00:01")
+    if int(text[:2], 16) & 1:
+        raise ValueError(f"MAC {_shown(text)} is a multicast address: make the first pair even, like 02")
+    if text == "00:00:00:00:00:00":
+        raise ValueError(f"MAC {_shown(text)} is nobody's: give the port's own, like 02:00:00:00:00:01")
+    return text
+
+
+def parse_ip(text: str) -> IPv4Address:
+    """An IPv4 address in its one canonical spelling."""
+    try:
+        return IPv4Address(text)
+    except ValueError:
+        if ":" in text:
+            raise ValueError(f"address {_shown(text)}: only IPv4 is served, like 10.0.0.1") from None
+        raise ValueError(
+            f"address {_shown(text)}: write four numbers up to 255, no leading zeros, like 10.0.0.1"
+        ) from None
+
+
+def parse_vtep_ip(text: str) -> IPv4Address:
+    """A host's address on the substrate: unicast, and not loopback."""
+    ip = parse_ip(text)
+    if ip.is_multicast or ip.is_loopback or ip.is_unspecified or ip.is_reserved:
+        raise ValueError(f"VTEP address {_shown(text)} is no host's: give the host's own address on the substrate")
+    return ip
+
+
+def parse_subnet(text: str) -> IPv4Network:
+    """A subnet of a VPC, /1 to /30, of addresses that a guest may have."""
+    try:
+        net = IPv4Network(text, strict=False)
+    except ValueError:
+        net = None
+    if net is None or "/" not in text:
+        raise ValueError(f"subnet {_shown(text)}: write a network and its prefix length, like 10.0.0.0/24")
+    if str(net) != text:
+        raise ValueError(f"subnet {_shown(text)}: write it as {net}")
+    if not 1 <= net.prefixlen <= 30:
+        raise ValueError(f"subnet {_shown(text)}: choose a prefix of /1 to /30: router, guest, broadcast must fit")
+    for name, taken in _NOT_FOR_GUESTS.items():
+        if net.overlaps(taken):
+            raise ValueError(f"subnet {_shown(text)} overlaps {taken} ({name}): choose another")
+    return net
+
+
+_NOT_FOR_GUESTS = {
+    "this network, RFC 791": IPv4Network("0.0.0.0/8"),
+    "loopback, RFC 1122": IPv4Network("127.0.0.0/8"),
+    "multicast, RFC 5771": IPv4Network("224.0.0.0/4"),
+    "reserved, RFC 1112": IPv4Network("240.0.0.0/4"),
+}
+
+
+def check_subnets(subnets: tuple[IPv4Network, ...]) -> None:
+    """Raise ValueError unless there is a subnet, and no two overlap."""
+    if not subnets:
+        raise ValueError("no subnets: name at least one, like 10.0.0.0/24")
+    ordered = sorted(subnets)
+    for low, high in itertools.pairwise(ordered):
+        if low.overlaps(high):
+            raise ValueError(f"subnets {low} and {high} overlap: remove one")
+
+
+def check_guest_ip(ip: IPv4Address, subnets: tuple[IPv4Network, ...]) -> None:
+    """Raise ValueError unless a guest of a VPC with these subnets may have this address."""
+    for subnet in subnets:
+        if ip in subnet:
+            if ip == subnet.network_address + 1:
+                raise ValueError(f"address {ip} is the router of {subnet}: choose another")
+            if ip in (subnet.network_address, subnet.broadcast_address):
+                raise ValueError(f"address {ip} is the network or broadcast address of {subnet}: choose another")
+            return
+    raise ValueError(f"address {ip} is outside its VPC's subnets ({', '.join(map(str, subnets))}): choose one inside")
+
+
+def parse_device(text: str) -> str:
+    """A guest interface's name on br-guest, short enough for its patch ports to be named after it."""
+    if not _DEVICE.fullmatch(text):
+        raise ValueError(f"device {_shown(text)}: use 1 to {DEVICE_MAX} letters, digits, '_', '.' or '-'")
+    if text.startswith(_OWN_PORTS):
+        raise ValueError(f"device {_shown(text)}: {', '.join(_OWN_PORTS)} begin the bridges' own: choose another")
+    return text
+
+
+_OWN_PORTS = ("br-", "g-", "n-", "t-", "ovs-")
+"""Beginnings of the names of bridges, patches and tunnels: port names are unique over all bridges of a host."""
+
+
+def parse_datapath(text: str) -> int:
+    """A bridge's datapath id: 16 lower case hex digits, as `ovs-vsctl get bridge NAME datapath_id` prints it."""
+    if not _DATAPATH.fullmatch(text) or int(text, 16) == 0:
+        raise ValueError(f"datapath id {_shown(text)}: write 16 lower case hex digits, not all zero")
+    return int(text, 16)
+
+
+def parse_vni(text: str) -> int:
+    """A VNI, 1 to 2^24-1."""
+    if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= VNI_MAX:
+        raise ValueError(f"VNI {_shown(text)}: choose a whole number from 1 to {VNI_MAX}")
+    return int(text)
+
+
+def parse_mtu(text: str) -> int:
+    """A guest's MTU in bytes of IP packet, 576 (RFC 791) to 9216."""
+    if not _NUMBER.fullmatch(text) or not 576 <= int(text) <= 9216:
+        raise ValueError(f"MTU {_shown(text)}: choose a whole number of bytes from 576 to 9216")
+    return int(text)
+
+
+def parse_encap(text: str) -> Encap:
+    """An encapsulation's name."""
+    try:
+        return Encap(text)
+    except ValueError:
+        raise ValueError(f"encapsulation {_shown(text)}: choose {', '.join(Encap)}") from None

@@ -1,0 +1,275 @@
+"""What the database is to hold, by name: the fields of each row, and what makes rows fit together.
+
+The YAML file and the single-row commands both end here, so that a rule and its message stand once. Row ids appear only
+in `mapping.plan`, where what is wanted meets what is there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Mapping as MappingABC
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from mapping import rows, values
+from mapping.model import DEFAULT_MTU, ROUTER_MAC, Encap, default_datapaths
+from mapping.rows import Tables
+
+Value = str | int | tuple[str, ...] | None
+"""A column's value: canonical text, a number, a set as sorted texts, or nothing. A reference is its target's name."""
+
+Key = tuple[str, ...]
+"""What a row is known by: (name,), or (VPC, address) for a mapping."""
+
+Row = dict[str, Value]
+"""Column -> value, without the columns that are the key."""
+
+Content = MappingABC[str, dict[Key, Row]]
+"""Table -> key -> row."""
+
+TABLES: Final = ("Vpc", "Host", "Port", "Mapping")
+"""In an order in which each table refers only to those before it."""
+
+
+class Fault(NamedTuple):
+    """Something wrong with one row: `column` is empty when it is the row as a whole."""
+
+    table: str
+    key: Key
+    column: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """How a person writes one column: `parse` checks the text and gives the value. `many` takes a list of texts."""
+
+    column: str
+    parse: Callable[[str], Value]
+    required: bool = False
+    many: bool = False
+
+
+def _text(parse: Callable[[str], Any]) -> Callable[[str], Value]:
+    """The parsers take canonical text only, so that what passes is stored as it is."""
+
+    def checked(text: str) -> str:
+        parse(text)
+        return text
+
+    return checked
+
+
+FIELDS: Final[dict[str, dict[str, Field]]] = {
+    "Vpc": {
+        "vni": Field("vni", values.parse_vni, required=True),
+        "subnets": Field("subnets", _text(values.parse_subnet), required=True, many=True),
+        "router_mac": Field("router_mac", _text(values.parse_mac)),
+        "mtu": Field("mtu", values.parse_mtu),
+    },
+    "Host": {
+        "vtep": Field("vtep_ip", _text(values.parse_vtep_ip), required=True),
+        "encap": Field("encap", _text(values.parse_encap)),
+        "guest_datapath": Field("guest_datapath", _text(values.parse_datapath)),
+        "nic_datapath": Field("nic_datapath", _text(values.parse_datapath)),
+    },
+    "Port": {
+        "vpc": Field("vpc", _text(values.parse_name), required=True),
+        "mac": Field("mac", _text(values.parse_mac), required=True),
+        "host": Field("host", _text(values.parse_name)),
+        "device": Field("device", _text(values.parse_device)),
+    },
+}
+"""Table -> the word a person writes -> what it means."""
+
+TAKEN: Final = {
+    ("Vpc", "vni"): "VNI {vni} is taken by VPC {owner}: choose another",
+    ("Host", "vtep_ip"): "VTEP {vtep_ip} is taken by host {owner}: choose another",
+    ("Host", "guest_datapath"): "datapath id {guest_datapath} is taken by host {owner}: give each bridge its own",
+    ("Host", "nic_datapath"): "datapath id {nic_datapath} is taken by host {owner}: give each bridge its own",
+    ("Port", "mac"): "MAC {mac} of VPC {vpc} is taken by port {owner}: choose another",
+    ("Port", "device"): "device {device} of host {host} is taken by port {owner}: choose another",
+    ("Mapping", "ip"): "address {ip} of VPC {vpc} is mapped already, to port {owner}: choose another, or delete that",
+}
+"""(Table, last column of a unique index) -> what to say when two rows want the same."""
+
+
+def empty() -> dict[str, dict[Key, Row]]:
+    """Content without rows."""
+    return {table: {} for table in TABLES}
+
+
+def describe(table: str, key: Key) -> str:
+    """A row's name, in words."""
+    return f"mapping {key[1]} of VPC {key[0]}" if table == "Mapping" else f"{_WORD[table]} {key[0]}"
+
+
+_WORD: Final = {"Vpc": "VPC", "Host": "host", "Port": "port"}
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str | None:
+    """The known word that an unknown one was probably meant to be."""
+    return next(iter(difflib.get_close_matches(wrong, list(known), n=1)), None)
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the nearest known one, or all when there are few, or nothing."""
+    choices = list(known)
+    if near := nearest(wrong, choices):
+        return f"did you mean {near!r}?"
+    return f"choose {', '.join(choices)}" if 0 < len(choices) <= 8 else "correct the name"
+
+
+def complete(table: str, key: Key, row: Row) -> Iterator[Fault]:
+    """Fill in what `row` leaves out, in place; yield what is wrong with the row on its own."""
+    if table == "Vpc":
+        row.setdefault("router_mac", ROUTER_MAC)
+        row.setdefault("mtu", DEFAULT_MTU)
+        if "subnets" in row:
+            try:
+                values.check_subnets(tuple(map(values.parse_subnet, texts(row["subnets"]))))
+            except ValueError as error:
+                yield Fault(table, key, "subnets", str(error))
+    elif table == "Host":
+        row.setdefault("encap", Encap.VXLAN.value)
+        if "vtep_ip" in row:
+            guest, nic = default_datapaths(values.parse_vtep_ip(str(row["vtep_ip"])))
+            row.setdefault("guest_datapath", f"{guest:016x}")
+            row.setdefault("nic_datapath", f"{nic:016x}")
+    elif table == "Port":
+        yield from _complete_port(key, row)
+
+
+def _complete_port(key: Key, row: Row) -> Iterator[Fault]:
+    # The unique index (host, device) holds for ports without a host as well, so these must not all say nothing.
+    (name,) = key
+    if row.setdefault("host", None) is None:
+        if row.setdefault("device", name) != name:
+            yield Fault("Port", key, "device", f"device {row['device']!r} is on no host: name the port's host as well")
+        return
+    try:
+        row.setdefault("device", values.parse_device(name))
+    except ValueError:
+        yield Fault("Port", key, "", f"port {name!r}: the name is too long for a device: give `device` as well")
+
+
+def texts(value: Value) -> tuple[str, ...]:
+    """A value that is a set, or stands for a set of one."""
+    return value if isinstance(value, tuple) else (str(value),)
+
+
+def named(tables: Tables) -> tuple[dict[str, dict[Key, Row]], dict[tuple[str, Key], UUID]]:
+    """Database rows by name, and the id of each. What is wrong in them stays, to be seen and mended."""
+    content, ids = empty(), {}
+    names = {uuid: row["name"] for table in ("Vpc", "Host", "Port") for uuid, row in tables.get(table, {}).items()}
+    for table in TABLES:
+        for uuid, raw in tables.get(table, {}).items():
+            row: Row = {}
+            for column in rows.READ_COLUMNS[table]:
+                if column in REFERENCES:
+                    row[column] = next((names[target] for target in rows.uuids(raw[column])), None)
+                elif column == "subnets":
+                    row[column] = tuple(sorted(rows.atoms(raw[column])))
+                else:
+                    row[column] = raw[column]
+            key = tuple(str(row.pop(column)) for column in (("vpc", "ip") if table == "Mapping" else ("name",)))
+            content[table][key] = row
+            ids[table, key] = uuid
+    return content, ids
+
+
+REFERENCES: Final = {"vpc": "Vpc", "host": "Host", "port": "Port"}
+"""Column -> the table it refers to, the same in every table."""
+
+
+def check(wanted: Content, result: Content, changed_vpcs: Collection[str] = ()) -> Iterator[Fault]:
+    """What is wrong with the wanted rows, in a database that then holds `result`.
+
+    Rows that nobody touches are left in peace, good or bad, but for those that lose what they refer to, or whose VPC
+    changes under them.
+    """
+    yield from _check_references(wanted, result)
+    yield from _check_unique(wanted, result)
+    yield from _check_addresses(wanted, result, changed_vpcs)
+
+
+def _check_references(wanted: Content, result: Content) -> Iterator[Fault]:
+    bereft: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for table in ("Port", "Mapping"):
+        for key, row in result[table].items():
+            full = row if table == "Port" else {**row, "vpc": key[0]}
+            for column, target in REFERENCES.items():
+                name = full.get(column)
+                if name is None or (str(name),) in result[target]:
+                    continue
+                if table == "Mapping" and column == "vpc" and (str(row.get("port")),) in result["Port"]:
+                    continue  # said of its port already
+                if key not in wanted[table]:
+                    bereft[target, str(name)].append(describe(table, key))
+                else:
+                    known = suggest(str(name), sorted(known for (known,) in result[target]))
+                    yield Fault(table, key, column, f"there is no {_WORD[target]} {name!r}: {known}")
+    for (target, name), orphans in bereft.items():
+        some = ", ".join(orphans[:5]) + (f" and {len(orphans) - 5} more" if len(orphans) > 5 else "")
+        text = f"{describe(target, (name,))} is still needed by {some}: delete or change that first"
+        yield Fault(target, (name,), "", text)
+
+
+def _check_unique(wanted: Content, result: Content) -> Iterator[Fault]:
+    owners: dict[tuple[Value, ...], tuple[Key, str]] = {}
+    for table in ("Vpc", "Host", "Port"):
+        kept = {key: row for key, row in result[table].items() if key not in wanted[table]}
+        for key, row in {**kept, **wanted[table]}.items():
+            for column, claim in _claims(table, row):
+                (owner,), _ = first = owners.setdefault(claim, (key, column))
+                if first != (key, column) and key in wanted[table]:
+                    yield Fault(table, key, column, TAKEN[table, column].format(**row, owner=owner))
+                    if column == "vtep_ip":
+                        break  # the datapath ids are made from it, and collide as well
+
+
+def _claims(table: str, row: Row) -> Iterator[tuple[str, tuple[Value, ...]]]:
+    """(Column, what no other row may have there)."""
+    if table == "Vpc" and "vni" in row:
+        yield "vni", ("vni", row["vni"])
+    elif table == "Host":
+        for column in ("vtep_ip", "guest_datapath", "nic_datapath"):
+            if column in row:
+                yield column, ("vtep" if column == "vtep_ip" else "datapath", row[column])
+    elif table == "Port":
+        if "mac" in row and "vpc" in row:
+            yield "mac", ("mac", row["vpc"], row["mac"])
+        if row.get("host") is not None and "device" in row:
+            yield "device", ("device", row["host"], row["device"])
+
+
+def _check_addresses(wanted: Content, result: Content, changed_vpcs: Collection[str]) -> Iterator[Fault]:
+    for key, row in result["Port"].items():
+        vpc = result["Vpc"].get((str(row.get("vpc")),), {})
+        touched = key in wanted["Port"]
+        if (touched or row.get("vpc") in changed_vpcs) and row.get("mac") == vpc.get("router_mac", ""):
+            text = f"MAC {row['mac']} of port {key[0]} is the router's of VPC {row['vpc']}: choose another"
+            yield Fault("Port", key, "mac", text) if touched else Fault("Vpc", (str(row["vpc"]),), "router_mac", text)
+    for key, row in result["Mapping"].items():
+        name, ip = key
+        touched = key in wanted["Mapping"]
+        vpc = result["Vpc"].get((name,), {})
+        if not touched and name not in changed_vpcs:
+            continue
+        port = result["Port"].get((str(row.get("port")),), {})
+        if touched and port.get("vpc", name) != name:
+            text = f"port {row['port']} is in VPC {port['vpc']}: map {ip} to a port of VPC {name}"
+            yield Fault("Mapping", key, "port", text)
+        if not vpc.get("subnets"):
+            continue
+        try:
+            subnets = tuple(map(values.parse_subnet, texts(vpc["subnets"])))
+            values.check_guest_ip(values.parse_ip(ip), subnets)
+        except ValueError as error:
+            if touched:
+                yield Fault("Mapping", key, "ip", str(error))
+            else:
+                yield Fault("Vpc", (name,), "subnets", f"port {row['port']} no longer fits: {error}")

@@ -1,0 +1,230 @@
+"""Transactions on the mapping database, for tools: every call blocks until the database has answered.
+
+Each transaction that changes something counts `Global.config_seq` up by one, so that "applied" can be told from "not
+yet" (see `Host.applied_seq`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Self
+from uuid import UUID
+
+import ovs.timeval
+
+from mapping import rows, schema, wanted
+from mapping.plan import Operation, Plan
+from mapping.rows import Row, Tables
+from mapping.schema import Json
+from mapping.session import Session
+
+_CONFIG_SEQ: Final = {"table": "Global", "where": [], "columns": ["config_seq"]}
+_WITHOUT_GLOBAL: Final = {"op": "wait", **_CONFIG_SEQ, "until": "==", "rows": [], "timeout": 0}
+_COUNT: Final = ({"op": "mutate", "table": "Global", "where": [], "mutations": [["config_seq", "+=", 1]]},)
+_SELECT: Final = {"op": "select", **_CONFIG_SEQ}
+
+_ATTEMPTS: Final = 20
+"""How often a change is planned while others write as well, before that is given up."""
+
+_UNIQUE: Final = re.compile(r'rows in "(\w+)" table to have identical values .* for index on columns? (.*?)\.  ')
+_OLD_ROW: Final = re.compile(r"UUID ([0-9a-f-]{36}), (?:existed|had the following)")
+_REFERENCED: Final = re.compile(r"cannot delete (\w+) row ([0-9a-f-]{36}) because of (\d+) remaining")
+
+
+class MappingError(Exception):
+    """What was asked cannot be done. The text is for a person: it names the thing and the mend."""
+
+
+class ConflictError(MappingError):
+    """The database changed after it was read, so that nothing was written: read again and plan again."""
+
+
+class Commit(NamedTuple):
+    """A transaction that is done: each operation's result, and the `config_seq` that it has."""
+
+    results: list[Json]
+    config_seq: int
+
+
+class Done(NamedTuple):
+    """A plan that is carried out, and the `config_seq` that the database then has."""
+
+    plan: Plan
+    config_seq: int
+
+
+class Writer:
+    """A connection to the database for reading and writing. Close it, or use it in a `with` statement.
+
+    `remotes` as for `mapping.session.Session`; `timeout_ms` bounds each call, in milliseconds.
+    """
+
+    def __init__(self, remotes: Sequence[str], timeout_ms: int = 10_000) -> None:
+        try:
+            self._session = Session(remotes)
+        except ValueError as error:
+            raise MappingError(str(error)) from None
+        self._remotes = remotes
+        self._timeout_ms = timeout_ms
+        self._counted = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def read(self) -> Tables:
+        """Every row as it is now, all of one moment.
+
+        Raises:
+            MappingError: the database cannot be reached, or is another one.
+        """
+        tables = rows.READ_COLUMNS
+        selects = [
+            {"op": "select", "table": table, "where": [], "columns": ["_uuid", *columns]}
+            for table, columns in tables.items()
+        ]
+        results = self._transact(selects)
+        return {table: _by_uuid(result["rows"]) for table, result in zip(tables, results, strict=True)}
+
+    def transact(self, operations: Sequence[Operation], comment: str) -> Commit:
+        """Do these operations and count them as one change; all of them are done, or none.
+
+        `comment` goes into the database's log, for whoever asks later what happened.
+
+        Raises:
+            ConflictError: a `wait` operation among them did not hold.
+            MappingError: the database refuses, cannot be reached, or does not answer in time.
+        """
+        if not self._counted:
+            # The one row of Global, unless somebody has made it before.
+            self._call([_WITHOUT_GLOBAL, {"op": "insert", "table": "Global", "row": {}}])
+            self._counted = True
+        results = self._transact([*operations, *_COUNT, {"op": "comment", "comment": comment}, _SELECT])
+        return Commit(results[: len(operations)], int(results[-1]["rows"][0]["config_seq"]))
+
+    def carry_out(self, make: Callable[[Tables], Plan], comment: str) -> Done:
+        """Read, plan, and write; once more if the database changes in between. A plan with faults is not carried out.
+
+        Raises:
+            MappingError: as `transact`.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._try(make, comment)
+            except ConflictError:
+                continue
+        return self._try(make, comment)
+
+    def _try(self, make: Callable[[Tables], Plan], comment: str) -> Done:
+        tables = self.read()
+        plan = make(tables)
+        if plan.faults or not plan.edits:
+            return Done(plan, rows.config_seq(tables))
+        return Done(plan, self.transact(plan.operations, comment).config_seq)
+
+    def _transact(self, operations: Sequence[Operation]) -> list[Json]:
+        results = self._call(operations)
+        for result in results:
+            if result and result.get("error"):
+                raise self._explained(result["error"], str(result.get("details", "")))
+        return results
+
+    def _explained(self, error: str, details: str) -> MappingError:
+        if error == "timed out":
+            return ConflictError("the mapping database was changed by somebody else in the meantime: try again")
+        if error in ("constraint violation", "referential integrity violation"):
+            return MappingError(explain(details, self.read()))
+        return MappingError(f"the mapping database refuses: {error}: {details}")
+
+    def _call(self, operations: Sequence[Operation]) -> list[Json]:
+        """Send a transaction and wait for its reply."""
+        deadline = ovs.timeval.msec() + self._timeout_ms
+        self._connect(deadline)
+        generation = self._session.generation
+        request = self._session.request("transact", [schema.DATABASE, *operations])
+        while True:
+            for message in self._session.run():
+                if message.get("id") == request:
+                    return self._results(message)
+            if self._session.generation != generation or not self._session.connected:
+                raise MappingError(
+                    f"the mapping database at {self._session.remote} went away before it answered "
+                    f"({self._session.error}): look whether the change is there, then try again"
+                )
+            if ovs.timeval.msec() >= deadline:
+                raise MappingError(
+                    f"the mapping database at {self._session.remote} gives no answer in {self._timeout_ms / 1000:g} s: "
+                    "look whether its process is stopped, or its disk full"
+                )
+            self._session.block(deadline - ovs.timeval.msec())
+
+    def _connect(self, deadline: int) -> None:
+        while not self._session.connected:
+            self._session.run()
+            if self._session.unreachable or ovs.timeval.msec() >= deadline:
+                raise MappingError(unreachable(self._remotes, self._session.error))
+            if not self._session.connected:
+                self._session.block(deadline - ovs.timeval.msec())
+
+    def _results(self, message: dict[str, Any]) -> list[Json]:
+        if error := message.get("error"):
+            details = error.get("error") if isinstance(error, dict) else error
+            if details == "unknown database":
+                raise MappingError(
+                    f"the server at {self._session.remote} has no database {schema.DATABASE}: it is another one's; "
+                    "start one with `lockgate mapping serve`, or say where it is with --db or LOCKGATE_DB"
+                )
+            raise MappingError(f"the mapping database at {self._session.remote} refuses: {error}")
+        result = message.get("result")
+        if not isinstance(result, list):
+            raise MappingError(f"what answers at {self._session.remote} is no mapping database")
+        return result
+
+
+def unreachable(remotes: Sequence[str], why: str) -> str:
+    """The message for a database that does not answer at any of these places."""
+    return (
+        f"no mapping database at {', '.join(remotes)} ({why or 'no answer'}): "
+        "start one with `lockgate mapping serve`, or say where it is with --db or LOCKGATE_DB"
+    )
+
+
+def explain(details: str, tables: Tables) -> str:
+    """What the database says about a transaction that it refuses, in names instead of row ids.
+
+    `tables` is what the database holds. What is not understood is given as it is.
+    """
+    _, ids = wanted.named(tables)
+    refs = {uuid: ref for ref, uuid in ids.items()}
+    if (found := _REFERENCED.search(details)) and UUID(found[2]) in refs:
+        table, key = refs[UUID(found[2])]
+        return f"{wanted.describe(table, key)} is still needed by {found[3]} other row(s): delete those first"
+    if found := _UNIQUE.search(details):
+        columns = re.findall(r'"(\w+)"', found[2])
+        for uuid in map(UUID, _OLD_ROW.findall(details)):
+            if uuid in refs:
+                return _taken(found[1], columns, tables, uuid)
+    return f"the mapping database refuses: {details}"
+
+
+def _taken(table: str, columns: list[str], tables: Tables, uuid: UUID) -> str:
+    content, ids = wanted.named(tables)
+    key = next(key for (where, key), row_id in ids.items() if row_id == uuid and where == table)
+    row = content[table][key]
+    if columns == ["name"]:
+        return f"{wanted.describe(table, key)} is there already: choose another name, or `lockgate apply` the change"
+    if table == "Mapping":
+        return wanted.TAKEN["Mapping", "ip"].format(vpc=key[0], ip=key[1], owner=row["port"])
+    column = next(column for column in columns if (table, column) in wanted.TAKEN)
+    return wanted.TAKEN[table, column].format(**row, owner=key[0])
+
+
+def _by_uuid(selected: list[Row]) -> dict[UUID, Row]:
+    return {UUID(row.pop("_uuid")[1]): row for row in selected}

@@ -1,0 +1,256 @@
+"""The `lockgate` command as a person runs it, on a real database."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mapping import cli, service
+from mapping.writer import Writer
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "two-hosts.yaml"
+LOCKGATE = [sys.executable, "-m", "mapping.cli"]
+# Whoever runs the tests in the background may have their children ignore interrupts.
+ATTENTIVE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from mapping.cli import main; main()"
+)
+
+
+class Run:
+    """What a run of the command left behind."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - whatever it printed
+        return json.loads(self.out)
+
+
+class Lockgate:
+    """Runs the command in this process, as `main` would be run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], remote: str) -> None:
+        self.remote = remote
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *words: str, code: int = 0) -> Run:
+        self._monkeypatch.setattr(sys, "argv", ["lockgate", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        assert ended.value.code == code, out + err
+        return Run(code, out, err)
+
+    def reports(self, name: str, applied_seq: int, **said: str) -> None:
+        """Write what a controller would."""
+        said = {"guest": "connected", "nic": "connected", "controller": "c1", "heard": str(int(time.time()))} | said
+        row = {
+            "applied_seq": applied_seq,
+            "status": ["map", list(map(list, said.items()))],
+            "drops": ["map", [["x", 3]]],
+        }
+        update = {"op": "update", "table": "Host", "where": [["name", "==", name]], "row": row}
+        with Writer([self.remote]) as writer:
+            writer._transact([update])
+
+
+@pytest.fixture
+def lockgate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Lockgate]:
+    remote = f"unix:{tmp_path}/mapping.sock"
+    service.start(tmp_path, [f"p{remote}"])
+    monkeypatch.setenv("LOCKGATE_DB", remote)
+    yield Lockgate(monkeypatch, capsys, remote)
+    service.stop(tmp_path)
+
+
+def test_row_by_row(lockgate: Lockgate) -> None:
+    lockgate("vpc", "add", "blue", "--vni", "5001", "--subnet", "10.0.0.0/24", "--subnet", "10.0.1.0/24")
+    lockgate("host", "add", "host-a", "--vtep", "192.0.2.1", "--encap", "geneve")
+    lockgate("host", "add", "host-b", "--vtep", "192.0.2.2")
+    web = ("--vpc", "blue", "--mac", "02:00:00:00:00:01")
+    added = lockgate("port", "add", "web", *web, "--host", "host-a", "--address", "10.0.0.11")
+    assert added.out.splitlines() == [
+        "+ port web  vpc blue, mac 02:00:00:00:00:01, host host-a, device web",
+        "+ mapping 10.0.0.11 of VPC blue  port web",
+        "2 change(s) written, config_seq 4",
+    ]
+    lockgate("mapping", "add", "blue", "10.0.1.12", "web")
+    assert lockgate("port", "move", "web", "--host", "host-b", "--device", "tap0").out.startswith(
+        "~ port web  host host-a -> host-b, device web -> tap0\n"
+    )
+    assert lockgate("port", "move", "web", "--host", "host-a").out.startswith("~ port web  host host-b -> host-a\n")
+    assert lockgate("port", "unbind", "web").out.startswith("~ port web  host host-a -> none, device tap0 -> web\n")
+    assert lockgate("mapping", "list", "--json").json == [
+        {"vpc": "blue", "ip": "10.0.0.11", "port": "web"},
+        {"vpc": "blue", "ip": "10.0.1.12", "port": "web"},
+    ]
+    row = {"name": "web", "vpc": "blue", "mac": "02:00:00:00:00:01", "host": None, "device": "web"}
+    assert lockgate("--json", "port", "list").json == [row]
+    assert [line.split() for line in lockgate("vpc", "list").out.splitlines()] == [
+        ["name", "vni", "subnets", "router_mac", "mtu"],
+        ["blue", "5001", "10.0.0.0/24,", "10.0.1.0/24", "0a:00:5e:00:00:01", "1400"],
+    ]
+    lockgate("mapping", "delete", "blue", "10.0.1.12")
+    assert len(lockgate("port", "delete", "web", "--json").json["edits"]) == 2
+    lockgate("vpc", "delete", "blue")
+    lockgate("host", "delete", "host-a")
+    assert [row["name"] for row in lockgate("host", "list", "--json").json] == ["host-b"]
+    assert lockgate("vpc", "list").out == "none\n"
+
+
+REFUSED = [
+    ("vpc add red --vni 5001 --subnet 10.0.0.0/24", "VNI 5001 is taken by VPC blue: choose another"),
+    ("vpc add blue --vni 7 --subnet 10.0.0.0/24", "VPC blue is there already, with vni 5001: delete it first"),
+    ("vpc add r! --vni 7 --subnet 10.0.0.0/24", "name 'r!': use 1 to 63"),
+    ("vpc delete blue", "VPC blue is still needed by port blue-"),
+    ("vpc delete bleu", "there is no VPC bleu: did you mean 'blue'?"),
+    ("host add x --vtep 192.0.2.1", "VTEP 192.0.2.1 is taken by host host-a"),
+    ("host delete host-a", "host host-a is still needed by port"),
+    ("port add x --vpc blue --mac 02:00:00:00:00:11", "MAC 02:00:00:00:00:11 of VPC blue is taken by port blue-web"),
+    ("port add x --vpc bleu --mac 02:00:00:00:00:99", "there is no VPC 'bleu': did you mean 'blue'?"),
+    ("port add x --vpc blue --mac 02:00:00:00:00:99 --device d", "device 'd' is on no host"),
+    ("port add x --vpc blue --mac 02:00:00:00:00:99 --address 10.0.0.12", "address 10.0.0.12 of VPC blue is mapped"),
+    ("port move blue-web --host host-c", "there is no host 'host-c': did you mean"),
+    ("port move blue-wev --host host-a", "there is no port blue-wev: did you mean 'blue-web'?"),
+    ("port unbind nobody", "there is no port nobody: "),
+    ("mapping add blue 10.0.0.12 blue-web", "address 10.0.0.12 of VPC blue is mapped already, to port blue-db"),
+    ("mapping add blue 10.0.0.1 blue-web", "address 10.0.0.1 is the router of 10.0.0.0/24"),
+    ("mapping add blue 10.0.1.1 blue-web", "address 10.0.1.1 is outside its VPC's subnets"),
+    ("mapping add blue 10.0.0.99 green-web", "port green-web is in VPC green: map 10.0.0.99 to a port of VPC blue"),
+    ("mapping delete blue 10.0.0.99", "there is no mapping 10.0.0.99 of VPC blue: look with `lockgate mapping list`"),
+    ("apply -f /nowhere.yaml", "/nowhere.yaml: No such file or directory: name a YAML file"),
+    ("--db unix:/nowhere status", "no mapping database at unix:/nowhere (No such file or directory): start one with"),
+    ("--db unix:/nowhere vpc list", "no mapping database at unix:/nowhere (No such file or directory): start one with"),
+    ("--db tcp:127.0.0.1:1 mapping serve --file /tmp/x.db", "nowhere to listen for tcp:127.0.0.1:1: say where with"),
+]
+
+
+def test_what_is_refused_is_one_line_and_changes_nothing(lockgate: Lockgate) -> None:
+    lockgate("apply", "-f", str(EXAMPLE))
+    for words, said in REFUSED:
+        run = lockgate(*words.split(), code=1)
+        assert said in run.err
+        assert (run.out, len(run.err.splitlines())) == ("", 1), run.err
+        told = lockgate(*words.split(), "--json", code=1)
+        assert told.json == {"error": run.err[:-1], "problems": [run.err[:-1]]}
+        assert told.err == ""
+    assert lockgate("apply", "-f", str(EXAMPLE), "--prune").out == (
+        "nothing to do: the database says so already (config_seq 1)\n"
+    )
+
+
+def test_a_whole_file_or_nothing(lockgate: Lockgate, tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    text = EXAMPLE.read_text()
+    file.write_text(text.replace("5001", "0").replace("host: host-b", "host: host-c").replace("02:00:00:00:00:21", "x"))
+    run = lockgate("apply", "-f", str(file), code=1)
+    assert [line.partition(": ")[0].rpartition(":")[2] for line in run.err.splitlines()] == ["5", "26", "30", "36"]
+    assert lockgate("apply", "-f", str(file), "--json", code=1).json["problems"] == run.err.splitlines()
+    # Without a database the file's own problems are still told.
+    assert "f.yaml:5: VNI '0'" in lockgate("--db", "unix:/nowhere", "apply", "-f", str(file), code=1).err
+    assert lockgate("vpc", "list").out == "none\n"
+
+
+def test_apply_shows_what_it_does(lockgate: Lockgate, tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(EXAMPLE.read_text())
+    dry = lockgate("apply", "-f", str(file), "--dry-run", "--json").json
+    assert (len(dry["edits"]), dry["config_seq"], dry["dry_run"]) == (12, 0, True)
+    assert lockgate("apply", "-f", str(file)).out.endswith("12 change(s) written, config_seq 1\n")
+    file.write_text(EXAMPLE.read_text().replace("    host: host-b\n", "").replace("[10.0.0.12]", "[10.0.0.13]", 1))
+    assert lockgate("apply", "-f", str(file)).out.splitlines() == [
+        "+ mapping 10.0.0.13 of VPC blue  port blue-db",
+        "~ port blue-db  host host-b -> none",
+        "~ port green-db  host host-b -> none",
+        "- mapping 10.0.0.12 of VPC blue  port blue-db",
+        "4 change(s) written, config_seq 2",
+    ]
+
+
+def test_apply_waits_for_live_hosts_and_names_those_that_are_late(lockgate: Lockgate) -> None:
+    assert lockgate("apply", "-f", str(EXAMPLE), "--wait").out.endswith("applied by every live host\n")
+    lockgate.reports("host-a", 1)
+    lockgate.reports("host-b", 0)
+    late = lockgate("apply", "-f", str(EXAMPLE), "--wait", "--timeout", "0.2", code=1)
+    assert late.err == "written, but not applied after 0.2 s by host-b: look with `lockgate status`\n"
+    told = lockgate("apply", "-f", str(EXAMPLE), "--wait", "--timeout", "0.2", "--json", code=1)
+    assert told.json["not_applied"] == ["host-b"]
+    soon = threading.Timer(0.3, lockgate.reports, ("host-b", 1))
+    soon.start()
+    assert lockgate("apply", "-f", str(EXAMPLE), "--wait", "--json").json["not_applied"] == []
+    soon.join()
+
+
+def test_status(lockgate: Lockgate) -> None:
+    assert lockgate("status").out.startswith("The database answers, and knows no host yet")
+    lockgate("apply", "-f", str(EXAMPLE))
+    lockgate.reports("host-a", 1)
+    lockgate.reports("host-b", 1)
+    with Writer([lockgate.remote]) as writer:
+        where = [["name", "==", "green-db"]]
+        writer._transact([{"op": "update", "table": "Port", "where": where, "row": {"mac": "junk"}}])
+    shown = lockgate("status").out.splitlines()
+    assert shown[0] == "1 row(s) cannot be used and map nowhere, the rest works: mend what is listed as bad"
+    assert any(line.split()[:6] == ["host-a", "192.0.2.1", "vxlan", "connected", "connected", "1"] for line in shown)
+    assert any(line.split() == ["host-a", "x", "3"] for line in shown)
+    assert any(line.startswith("Port     green-db  MAC 'junk'") for line in shown)
+    found = lockgate("status", "--json").json
+    assert (found["ok"], found["config_seq"], found["database"]) == (False, 1, lockgate.remote)
+    assert [row["name"] for row in found["bad"]] == ["green-db"]
+    assert [(host["live"], host["lag"]) for host in found["hosts"]] == [(True, 0), (True, 0)]
+
+
+@pytest.mark.parametrize(
+    "words", [["vpc"], ["vpc", "add"], ["nonsense"], ["status", "--nonsense"], ["--db", "foo", "status"], []]
+)
+def test_wrong_usage(lockgate: Lockgate, words: list[str]) -> None:
+    lockgate(*words, code=2)
+
+
+def commands() -> list[list[str]]:
+    named = [[table, verb] for table in ("vpc", "host", "port", "mapping") for verb in ("add", "list", "delete")]
+    return [*named, ["port", "move"], ["port", "unbind"], ["mapping", "serve"], ["apply"], ["status"]]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_gives_an_example(lockgate: Lockgate, words: list[str]) -> None:
+    shown = " ".join(lockgate(*words, "--help").out.split())
+    assert "Example: lockgate " in shown
+    assert " ".join(words) in shown.partition("Example:")[2]
+
+
+def test_serve_until_interrupted(tmp_path: Path) -> None:
+    for how in (signal.SIGINT, signal.SIGTERM):
+        remote = f"unix:{tmp_path}/run/mapping.sock"
+        words = ["--db", remote, "mapping", "serve", "--file", f"{tmp_path}/mapping.db"]
+        with subprocess.Popen(
+            [sys.executable, "-uc", ATTENTIVE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as server:
+            assert server.stdout
+            assert server.stdout.readline() == f"mapping database {tmp_path}/mapping.db at p{remote}; Ctrl-C ends it\n"
+            apply = subprocess.run(
+                [*LOCKGATE, "--db", remote, "apply", "-f", str(EXAMPLE)], check=True, capture_output=True
+            )
+            assert apply.stderr == b""
+            server.send_signal(how)
+            _, err = server.communicate(timeout=10)
+        assert (server.returncode, err) == (130, "")
+        assert not (tmp_path / "run" / "mapping.sock").exists()
+
+
+def test_serve_says_why_not(tmp_path: Path) -> None:
+    file = tmp_path / "mapping.db"
+    file.write_text("junk\n")
+    words = ["--json", "mapping", "serve", "--file", str(file), "--listen", f"punix:{tmp_path}/x.sock"]
+    done = subprocess.run([*LOCKGATE, *words], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "is no database" in json.loads(done.stdout)["error"]

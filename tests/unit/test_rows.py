@@ -1,0 +1,112 @@
+"""Rows as the database has them -> values; what is wrong is set aside with its reason, and the rest stays."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mapping import rows
+from mapping.model import BadRow
+from mapping.rows import Row
+from tests.build import DB, TWO_HOSTS, WEB
+
+
+def uuid(number: int) -> UUID:
+    return UUID(int=number)
+
+
+def ref(number: int) -> list[str]:
+    return ["uuid", str(uuid(number))]
+
+
+def good() -> dict[str, dict[UUID, Row]]:
+    """host-a (1), VPC blue (2), port web (3) on it, its address (4)."""
+    dpids = {"guest_datapath": "00000067c0000201", "nic_datapath": "0000006ec0000201"}
+    host = {"name": "host-a", "vtep_ip": "192.0.2.1", "encap": "vxlan", **dpids}
+    vpc = {"name": "blue", "vni": 5001, "subnets": "10.0.0.0/24", "router_mac": "0a:00:5e:00:00:01", "mtu": 1400}
+    port = {"name": "web", "vpc": ref(2), "mac": "02:00:00:00:00:01", "host": ref(1), "device": "web"}
+    return {
+        "Global": {uuid(9): {"config_seq": 7}},
+        "Host": {uuid(1): host},
+        "Vpc": {uuid(2): vpc},
+        "Port": {uuid(3): port},
+        "Mapping": {uuid(4): {"vpc": ref(2), "ip": "10.0.0.11", "port": ref(3)}},
+    }
+
+
+def test_good_rows() -> None:
+    snapshot = rows.read(good())
+    assert (snapshot.config_seq, snapshot.bad) == (7, ())
+    assert snapshot.mappings[uuid(4)].port == snapshot.ports[uuid(3)].uuid
+    assert snapshot.ports[uuid(3)].host == uuid(1)
+
+
+# (table, row, column, what it is set to, what is said, the tables whose row is then unusable)
+BAD: list[tuple[str, int, str, Any, str, set[str]]] = [
+    ("Host", 1, "vtep_ip", "junk", "address 'junk'", {"Host", "Port", "Mapping"}),
+    ("Host", 1, "guest_datapath", "zz", "datapath id", {"Host", "Port", "Mapping"}),
+    ("Host", 1, "guest_datapath", "0000006ec0000201", "claimed twice", {"Host", "Port", "Mapping"}),
+    ("Vpc", 2, "subnets", ["set", []], "no subnets", {"Vpc", "Port", "Mapping"}),
+    ("Vpc", 2, "subnets", ["set", ["10.0.0.0/24", "10.0.0.0/25"]], "overlap", {"Vpc", "Port", "Mapping"}),
+    ("Vpc", 2, "router_mac", "", "MAC ''", {"Vpc", "Port", "Mapping"}),
+    ("Vpc", 2, "router_mac", "02:00:00:00:00:01", "the router's", {"Port", "Mapping"}),
+    ("Port", 3, "mac", "junk", "MAC 'junk'", {"Port", "Mapping"}),
+    ("Port", 3, "device", "g-web", "the bridges' own", {"Port", "Mapping"}),
+    ("Mapping", 4, "ip", "10.0.0.1", "router", {"Mapping"}),
+    ("Mapping", 4, "ip", "10.0.9.9", "outside", {"Mapping"}),
+    ("Mapping", 4, "ip", "fd00::1", "only IPv4", {"Mapping"}),
+]
+
+
+@pytest.mark.parametrize(("table", "row", "column", "value", "said", "lost"), BAD)
+def test_one_bad_field(*, table: str, row: int, column: str, value: object, said: str, lost: set[str]) -> None:
+    tables = good()
+    tables[table][uuid(row)][column] = value
+    snapshot = rows.read(tables)
+    assert [said in bad.problem for bad in snapshot.bad] == [True]
+    kept = {"Host": snapshot.hosts, "Vpc": snapshot.vpcs, "Port": snapshot.ports, "Mapping": snapshot.mappings}
+    assert {name for name, there in kept.items() if not there} == lost
+
+
+def test_a_mapping_to_a_port_of_another_vpc() -> None:
+    tables = good()
+    tables["Vpc"][uuid(5)] = {**tables["Vpc"][uuid(2)], "name": "red", "vni": 5002}
+    tables["Mapping"][uuid(4)]["vpc"] = ref(5)
+    snapshot = rows.read(tables)
+    assert [str(bad) for bad in snapshot.bad] == [
+        "Mapping 10.0.0.11: its port web is in another VPC: map it to a port of VPC red"
+    ]
+
+
+def test_a_port_without_a_host_may_have_a_device_that_fits_no_bridge() -> None:
+    tables = good()
+    tables["Port"][uuid(3)] |= {"host": ["set", []], "device": "a" * 63}
+    snapshot = rows.read(tables)
+    assert snapshot.bad == ()
+    assert snapshot.ports[uuid(3)].host is None
+
+
+TEXT = st.sampled_from(["", "web", "02:00:00:00:00:01", "10.0.0.11", "10.0.0.0/24", "x" * 63]) | st.text(max_size=8)
+
+
+@given(st.data())
+def test_whatever_text_the_schema_lets_through_nothing_is_raised(data: st.DataObject) -> None:
+    tables = good()
+    for known in tables.values():
+        for row in known.values():
+            for column, value in row.items():
+                if isinstance(value, str) and data.draw(st.booleans()):
+                    row[column] = data.draw(TEXT)
+    snapshot = rows.read(tables)
+    assert all(port.vpc in snapshot.vpcs for port in snapshot.ports.values())
+    assert all(port.host in {None, *snapshot.hosts} for port in snapshot.ports.values())
+    assert all(mapping.port in snapshot.ports for mapping in snapshot.mappings.values())
+    assert all(isinstance(bad, BadRow) for bad in snapshot.bad)
+
+
+def test_linking_valid_values_gives_them_back() -> None:
+    parsed = {"Host": TWO_HOSTS.hosts, "Vpc": TWO_HOSTS.vpcs, "Port": TWO_HOSTS.ports, "Mapping": TWO_HOSTS.mappings}
+    assert rows.link(TWO_HOSTS.config_seq, parsed) == TWO_HOSTS
+    assert {WEB.uuid, DB.uuid} < set(TWO_HOSTS.ports)

@@ -1,0 +1,42 @@
+"""The schema as data, and the document that describes it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mapping import rows, schema
+from mapping.model import VNI_MAX
+
+TABLES = json.loads(schema.SCHEMA_FILE.read_text())["tables"]
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "database.md").read_text()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_column_is_described(table: str) -> None:
+    section = DOCUMENT.partition(f"\n## {table}\n")[2].partition("\n## ")[0]
+    described = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert described == list(TABLES[table]["columns"])
+
+
+def test_every_table_described_exists() -> None:
+    assert set(re.findall(r"^## ([A-Z]\w+)$", DOCUMENT, re.MULTILINE)) == set(TABLES)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_column_is_read_by_somebody(table: str) -> None:
+    assert {*rows.READ_COLUMNS[table], *rows.STATUS_COLUMNS.get(table, ())} == set(TABLES[table]["columns"])
+
+
+def test_limits_are_those_of_the_model() -> None:
+    assert TABLES["Vpc"]["columns"]["vni"]["type"]["key"]["maxInteger"] == VNI_MAX
+
+
+def test_defaults_and_composites() -> None:
+    assert schema.default("Host", "applied_seq") == 0
+    assert schema.default("Host", "drops") == ["map", []]
+    assert schema.default("Port", "host") == ["set", []]
+    assert schema.default("Vpc", "router_mac") == ""
+    assert schema.is_composite("Vpc", "subnets")
+    assert not schema.is_composite("Port", "host")

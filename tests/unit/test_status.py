@@ -1,0 +1,76 @@
+"""Status rows -> words."""
+
+from typing import Any
+from uuid import UUID
+
+from mapping import rows, status
+from mapping.rows import Row
+from mapping.status import Report
+
+NOW = 1_800_000_000.0
+
+
+def host(number: int, said: dict[str, str], applied: int = 5, drops: dict[str, int] | None = None) -> Row:
+    vtep = f"192.0.2.{number}"
+    dpids = {"guest_datapath": f"{number:016x}", "nic_datapath": f"{number + 100:016x}"}
+    reported = {"status": pairs(said), "drops": pairs(drops or {}), "applied_seq": applied}
+    return {"name": f"host-{number}", "vtep_ip": vtep, "encap": "vxlan", **dpids, **reported}
+
+
+def pairs(said: dict[str, Any]) -> list[Any]:
+    return ["map", [list(pair) for pair in said.items()]]
+
+
+def well(heard: float = NOW) -> dict[str, str]:
+    return {"guest": "connected", "nic": "connected", "controller": "c1", "heard": str(int(heard))}
+
+
+def report(*hosts: Row) -> Report:
+    found = {UUID(int=number): row for number, row in enumerate(hosts)}
+    tables: dict[str, dict[UUID, Row]] = {"Global": {UUID(int=9): {"config_seq": 5}}, "Host": found}
+    tables |= {table: {} for table in ("Vpc", "Port", "Mapping")}
+    return status.report(tables, rows.read(tables), NOW)
+
+
+def test_all_is_well() -> None:
+    made = report(host(1, well(NOW - 9), drops={"no_mapping": 2, "spoofed_ip": 7}))
+    assert made.summary == ("All is well: every host has applied config_seq 5.",)
+    assert (made.ok, made.counts["Host"]) == (True, 1)
+    (one,) = made.hosts
+    assert (one.heard, one.lag, one.live) == (9, 0, True)
+    assert list(one.drops.items()) == [("spoofed_ip", 7), ("no_mapping", 2)]
+
+
+def test_an_empty_database() -> None:
+    assert report().summary[0].startswith("The database answers, and knows no host yet")
+
+
+def test_what_is_wrong_is_said_in_words() -> None:
+    bad = {**host(6, well()), "vtep_ip": "junk"}
+    absent = {**well(), "nic": "absent"}
+    made = report(
+        host(1, {}),
+        host(2, well(NOW - 31)),
+        host(3, absent),
+        host(4, well(), 3),
+        host(5, {**well(), "problem": "oh"}),
+        bad,
+    )
+    assert not made.ok
+    starts = [
+        "host host-1: no controller has ever reported: start `ryu-manager controller.app`",
+        "host host-2: no report for over 30 s: the last flows stay",
+        "host host-3: its NIC bridge not connected to the controller: the last flows stay",
+        "host host-4 (2): some changes are not applied yet",
+        "host host-5: oh",
+        "1 row(s) cannot be used and map nowhere, the rest works",
+    ]
+    assert [line.startswith(start) for line, start in zip(made.summary, starts, strict=True)] == [True] * len(starts)
+    assert [row.name for row in made.bad] == ["host-6"]
+    assert [one.live for one in made.hosts] == [False, False, False, True, True, True]
+
+
+def test_nonsense_from_a_controller_is_not_believed() -> None:
+    (one,) = report(host(1, {"guest": "maybe", "heard": "yesterday"}, 99)).hosts
+    assert (one.heard, one.lag, one.live) == (None, 0, False)
+    assert report(host(1, {"heard": "9" * 50})).hosts[0].heard is None
