@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 from ryu.lib import hub
 
 from controller.prober import Prober
-from controller.reconciler import Reconciler
+from controller.reconciler import Reconciler, datapaths
 from controller.reporter import Reporter
 from controller.switch import Switch
-from flows.pipeline import BR_GUEST, BR_NIC
-from flows.view import HostView, view
-from mapping.model import BadRow, Host, Snapshot
+from flows.pipeline import BR_NIC
 from mapping.replica import Replica
 
 log = logging.getLogger(__name__)
@@ -38,30 +36,20 @@ class Fleet:
         self._prober = Prober()
         self._switches: dict[int, Switch] = {}
         self._reconcilers: dict[int, Reconciler] = {}
-        self._views: dict[Host, HostView] = {}
-        self._bad: frozenset[BadRow] = frozenset()
         self._refused: set[int] = set()
         self._was_current = False
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The database as last seen."""
-        return self._replica.snapshot
 
     def start(self) -> list[Any]:
         """Start following the database and reporting to it; returns the greenlets."""
         return [hub.spawn(each) for each in (self._follow, self._prober.run, self._reporter.run)]
 
-    def hosts(self) -> dict[Host, dict[str, Reconciler]]:
-        """Every host of the database, and the reconcilers of those of its bridges that are connected, by role."""
-        return {
-            host: {
-                role: self._reconcilers[datapath]
-                for role, datapath in _datapaths(host).items()
-                if datapath in self._reconcilers
-            }
-            for host in self.snapshot.hosts.values()
-        }
+    def hosts(self) -> dict[UUID, dict[str, Reconciler]]:
+        """The rows of hosts that are served, and the reconcilers of those of their bridges that are connected."""
+        hosts: dict[UUID, dict[str, Reconciler]] = {}
+        for reconciler in self._reconcilers.values():
+            if reconciler.host:
+                hosts.setdefault(reconciler.host.uuid, {})[reconciler.bridge] = reconciler
+        return hosts
 
     def connected(self, datapath: Any) -> None:
         """A switch has named itself and its ports."""
@@ -112,34 +100,31 @@ class Fleet:
                 self._was_current = self._replica.current
                 session = self._replica.session
                 if self._was_current:
-                    log.info("mapping database %s: in sync, config_seq %d", session.remote, self.snapshot.config_seq)
+                    log.info("mapping database %s: in sync, config_seq %d", session.remote, self._replica.config_seq)
                 else:
                     log.error("mapping database %s lost (%s): the last flows stay", session.remote, session.error)
             self._replica.session.block(_STEP_MS)
 
     def _database_changed(self) -> None:
-        self._views.clear()
-        bad = frozenset(self.snapshot.bad)
-        for row in sorted(bad - self._bad, key=str):
-            log.error("mapping database: %s", row)
-        self._bad = bad
+        touched = self._replica.take_touched()
+        bad = self._replica.linked.bad
+        for uuid in (touched.hosts | touched.vpcs | touched.ports | touched.mappings) & bad.keys():
+            log.error("mapping database: %s", bad[uuid])
         for datapath, switch in list(self._switches.items()):
             if datapath in self._reconcilers:
-                self._reconcilers[datapath].wake()
+                self._reconcilers[datapath].wake(touched)
             else:
                 self._serve(switch)
 
     def _serve(self, switch: Switch) -> None:
-        for host in self.snapshot.hosts.values():
-            for bridge, datapath in _datapaths(host).items():
-                if datapath == switch.id:
-                    log.info("%s %s: datapath %016x connected", host.name, bridge, switch.id)
-                    sought = partial(self._sought, switch.id)
-                    reconciler = Reconciler(switch, f"{host.name} {bridge}", bridge, sought)
-                    self._reconcilers[switch.id] = reconciler
-                    hub.spawn(reconciler.run, self._applied)
-                    return
-        if switch.id not in self._refused:
+        host = self._replica.linked.host_of(switch.id)
+        if host is not None:
+            bridge = next(bridge for bridge, datapath in datapaths(host).items() if datapath == switch.id)
+            log.info("%s %s: datapath %016x connected", host.name, bridge, switch.id)
+            reconciler = Reconciler(switch, f"{host.name} {bridge}", bridge, self._replica)
+            self._reconcilers[switch.id] = reconciler
+            hub.spawn(reconciler.run, self._applied)
+        elif switch.id not in self._refused:
             self._refused.add(switch.id)
             log.error(
                 "datapath %016x at %s refused: no Host row names it. If it is one of yours, `lockgate host add` it",
@@ -147,17 +132,8 @@ class Fleet:
                 switch.datapath.address,
             )
 
-    def _sought(self, datapath: int) -> tuple[int, HostView | None]:
-        snapshot = self.snapshot
-        for host in snapshot.hosts.values():
-            if datapath in _datapaths(host).values():
-                if host not in self._views:
-                    self._views[host] = view(snapshot, host)
-                return snapshot.config_seq, self._views[host]
-        return snapshot.config_seq, None
-
     def _applied(self, reconciler: Reconciler) -> None:
-        if reconciler.view is None:
+        if reconciler.host is None:
             log.error("%s: no Host row names it any more: its flows are removed", reconciler.name)
             reconciler.stop()
             del self._reconcilers[reconciler.switch.id]
@@ -175,7 +151,3 @@ class Fleet:
             log.warning("%s: datapath %016x disconnected; its flows stay", reconciler.name, switch.id)
             reconciler.stop()
             self._reporter.wake()
-
-
-def _datapaths(host: Host) -> dict[str, int]:
-    return {BR_GUEST: host.guest_datapath, BR_NIC: host.nic_datapath}

@@ -72,8 +72,8 @@ class Prober:
         if reconciler not in self._schedules:
             self._schedules[reconciler] = Schedule()
             for other, schedule in self._schedules.items():
-                if reconciler.view and other is not reconciler:
-                    schedule.restart(reconciler.view.host)
+                if reconciler.host and other is not reconciler:
+                    schedule.restart(reconciler.host)
                     self._probe(other, schedule)
         if self._probe(reconciler, self._schedules[reconciler]):
             reconciler.settled_at = time.monotonic() + SETTLE
@@ -89,7 +89,7 @@ class Prober:
     @staticmethod
     def _probe(reconciler: Reconciler, schedule: Schedule) -> bool:
         """Probe what is due; return whether anything was."""
-        due = schedule.take(reconciler.view.peers if reconciler.view else (), time.monotonic())
+        due = schedule.take(reconciler.peers, time.monotonic())
         for peer in due:
             reconciler.switch.send_frame(probe(peer), _FRAME)
         return bool(due)

@@ -9,10 +9,13 @@ from typing import Final
 from ryu.lib import hub
 
 from controller.switch import Switch, SwitchError
-from flows.desired import Flows, desired, drop_cookies
-from flows.diff import diff
-from flows.pipeline import TABLES, Reason
-from flows.view import HostView
+from flows.change import Change
+from flows.desired import drop_cookies
+from flows.incremental import BridgeFlows
+from flows.pipeline import BR_GUEST, BR_NIC, TABLES, Reason
+from mapping.linked import Touched
+from mapping.model import Host
+from mapping.replica import Replica
 
 log = logging.getLogger(__name__)
 
@@ -23,35 +26,42 @@ RETRY_INTERVAL: Final = 1.0
 """Seconds before a switch that refused or did not answer is tried again."""
 
 
+def datapaths(host: Host) -> dict[str, int]:
+    """The datapath ids of a host's bridges, by role."""
+    return {BR_GUEST: host.guest_datapath, BR_NIC: host.nic_datapath}
+
+
 class Reconciler:
     """One bridge of one host. `run` is its greenlet; `wake` and `distrust` tell it that something has changed.
 
-    `sought` returns the database's `config_seq` and what it says of the host; None when it names the host no more, and
-    then the bridge is to hold no flow of ours: nothing passes.
+    When no row names its datapath any more, the bridge is to hold no flow of ours: nothing passes.
     """
 
-    def __init__(
-        self, switch: Switch, name: str, bridge: str, sought: Callable[[], tuple[int, HostView | None]]
-    ) -> None:
+    def __init__(self, switch: Switch, name: str, bridge: str, replica: Replica) -> None:
         self.switch = switch
         self.name = name
         self.bridge = bridge
+        self.host: Host | None = None
+        """Whose bridge it is, by the confirmed flows."""
+        self.peers: tuple[Host, ...] = ()
+        """The hosts that the confirmed flows let it exchange tunnel packets with."""
         self.applied_seq = -1
         """The newest `config_seq` whose flows the switch has confirmed; -1 before the first."""
         self.settled_at = 0.0
         """When what is confirmed may be reported, on the monotonic clock."""
-        self.view: HostView | None = None
-        """What the confirmed flows were made from."""
         self.problem = ""
         """Why the switch does not hold what it should, in words; empty when it does."""
-        self._sought = sought
-        self._installed: set[int] = set()
+        self.running = True
+        self._replica = replica
+        self._flows: BridgeFlows | None = None
+        self._touched = Touched()
         self._trusted = False
         self._changed = hub.Event()
-        self.running = True
 
-    def wake(self) -> None:
-        """The database or the bridge's ports have changed."""
+    def wake(self, touched: Touched | None = None) -> None:
+        """Rows of the database, or the bridge's ports, have changed."""
+        if touched:
+            self._touched.add(touched)
         self._changed.set()
 
     def distrust(self) -> None:
@@ -60,7 +70,7 @@ class Reconciler:
         self._changed.set()
 
     def stop(self) -> None:
-        """The connection has ended."""
+        """The connection has ended, or the bridge is no more ours."""
         self.running = False
         self._changed.set()
 
@@ -91,20 +101,40 @@ class Reconciler:
         return {reason: packets.get(cookie, 0) for reason, cookie in drop_cookies(self.bridge).items()}
 
     def _reconcile(self) -> None:
-        config_seq, view = self._sought()
-        want: Flows = desired(self.bridge, view, self.switch.ofports) if view else {}
-        # What should be there and is not, when the database has not moved, is somebody else's doing.
-        settled = not self._trusted and self.applied_seq == config_seq
-        if not self._trusted:
-            # Before the question, so that news which come while it is answered are not lost.
-            self._trusted = True
-            self._installed = self.switch.cookies()
-        change = diff(want, self._installed)
+        installed = self._read_back()
+        # From here to the sending of the change nothing else runs: the rows are those of one moment.
+        config_seq = self._replica.config_seq
+        touched, self._touched = self._touched, Touched()
+        host = self._owner()
+        if self._flows and (host is None or self._flows.host != host.uuid):
+            self._flows = None
+        if host and self._flows is None:
+            self._flows = BridgeFlows(self.bridge, host.uuid, self._replica.linked)
+            touched = Touched()
+        change = self._flows.update(touched, self.switch.ofports) if self._flows else Change()
+        peers = self._flows.peers if self._flows else ()
+        if installed is not None:
+            change = self._flows.missing(installed) if self._flows else Change((), tuple(installed))
         if change:
-            if settled:
-                log.warning("%s: its flows were changed behind our back; mending: %s", self.name, change)
-            else:
-                log.info("%s: %s", self.name, change)
+            # What is missing when the database has not moved is somebody else's doing.
+            unasked = installed is not None and not touched and self.applied_seq == config_seq
+            what = "its flows were changed behind our back; mending: " if unasked else ""
+            log.log(logging.WARNING if unasked else logging.INFO, "%s: %s%s", self.name, what, change)
             self.switch.apply(change)
-            self._installed = set(want)
-        self.applied_seq, self.view, self.problem = config_seq, view, ""
+        self.applied_seq, self.host, self.problem = config_seq, host, ""
+        if peers != self.peers:
+            self.peers = peers
+
+    def _owner(self) -> Host | None:
+        """The host that has this datapath as this bridge, by the database now."""
+        host = self._replica.linked.host_of(self.switch.id)
+        return host if host and datapaths(host)[self.bridge] == self.switch.id else None
+
+    def _read_back(self) -> set[int] | None:
+        """The cookies that the switch holds; None when they are known: what was confirmed, and changed by nobody."""
+        host = self._owner()
+        if self._trusted and self._flows and host and self._flows.host == host.uuid:
+            return None
+        # Before the question, so that news which come while it is answered are not lost.
+        self._trusted = True
+        return self.switch.cookies()

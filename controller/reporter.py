@@ -18,7 +18,6 @@ from controller.reconciler import Reconciler
 from controller.switch import SwitchError
 from flows.pipeline import BR_GUEST, BR_NIC
 from mapping import schema
-from mapping.model import Host
 from mapping.session import Session
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ Report = dict[str, Any]
 class Reporter:
     """`run` is its greenlet; `wake` asks it to report soon."""
 
-    def __init__(self, remotes: Sequence[str], hosts: Callable[[], dict[Host, dict[str, Reconciler]]]) -> None:
+    def __init__(self, remotes: Sequence[str], hosts: Callable[[], dict[UUID, dict[str, Reconciler]]]) -> None:
         self._session = Session(remotes)
         self._hosts = hosts
         self._reported: dict[UUID, tuple[float, Report]] = {}
@@ -70,24 +69,26 @@ class Reporter:
 
     def _report(self, now: float) -> None:
         operations = []
-        for host, bridges in self._hosts().items():
-            last_time, last = self._reported.get(host.uuid, (0.0, {}))
-            if not bridges and not last:
-                continue  # never served here: it is another controller's to report
-            report = self._row(bridges, last, self._drops.get(host.uuid, {}))
+        hosts = self._hosts()
+        for uuid in self._reported.keys() | hosts.keys():
+            bridges = hosts.get(uuid, {})
+            last_time, last = self._reported.get(uuid, (0.0, {}))
+            report = self._row(bridges, last, self._drops.get(uuid, {}))
             if any(reconciler.settled_at > now for reconciler in bridges.values()):
                 report["applied_seq"] = last.get("applied_seq", 0)
                 self._woken = True
             if report == last and now - last_time < HEARD_INTERVAL:
                 continue
-            self._reported[host.uuid] = (now, report)
+            self._reported[uuid] = (now, report)
+            if not bridges:
+                del self._reported[uuid]  # said once: from here on it is another controller's to report
             status = {**report["status"], "heard": str(int(time.time()))}
             row = {
                 "applied_seq": report["applied_seq"],
                 "status": ["map", [list(pair) for pair in status.items()]],
                 "drops": ["map", [list(pair) for pair in report["drops"].items()]],
             }
-            where = [["_uuid", "==", ["uuid", str(host.uuid)]]]
+            where = [["_uuid", "==", ["uuid", str(uuid)]]]
             operations.append({"op": "update", "table": "Host", "where": where, "row": row})
         if operations:
             self._session.request("transact", [schema.DATABASE, *operations])
@@ -106,12 +107,13 @@ class Reporter:
         return {"applied_seq": applied, "status": status, "drops": drops}
 
     def _read_drops(self) -> None:
-        for host, bridges in self._hosts().items():
+        hosts = self._hosts()
+        self._drops = {uuid: drops for uuid, drops in self._drops.items() if uuid in hosts}
+        for uuid, bridges in hosts.items():
             drops: Counter[str] = Counter()
             try:
                 for reconciler in bridges.values():
                     drops.update({reason.label: packets for reason, packets in reconciler.drops().items()})
             except SwitchError:
                 continue  # the reconciler meets the same and says so
-            if bridges:
-                self._drops[host.uuid] = {label: packets for label, packets in drops.items() if packets}
+            self._drops[uuid] = {label: packets for label, packets in drops.items() if packets}

@@ -15,7 +15,7 @@ from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_5 as ofp
 
 from controller import replies, wire
-from flows.diff import Change
+from flows.change import Change
 from flows.flow import Action
 
 ANSWER_TIMEOUT: Final = 30.0

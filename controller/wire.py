@@ -14,7 +14,7 @@ from ryu.ofproto import ofproto_v1_5 as ofp
 from ryu.ofproto import ofproto_v1_5_parser as parser
 from ryu.ofproto.ofproto_protocol import ProtocolDesc
 
-from flows.diff import Change
+from flows.change import Change
 from flows.fields import Field
 from flows.flow import COOKIE_MARK, COOKIE_MARK_SHIFT, Action, Copy, Flow, Goto, Output, OutputInPort, SetField, Shape
 from flows.pipeline import TABLES

@@ -4,26 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
+from typing import Final, Protocol
 
+from flows import guest_bridge, nic_bridge
 from flows.fields import REASON
 from flows.flow import Flow, drop, flow
-from flows.guest_bridge import guest_bridge
-from flows.nic_bridge import nic_bridge
-from flows.pipeline import BR_GUEST, TABLES, Reason, reasons
+from flows.pipeline import BR_GUEST, BR_NIC, TABLES, Reason, reasons
 from flows.priority import MISS, PASS
-from flows.view import HostView
+from flows.view import HostView, Location
+from mapping.model import Host, Port, Vpc
 
 Flows = dict[int, Flow]
 """Cookie -> flow."""
 
 
-def desired(bridge: str, view: HostView, ofports: MappingABC[str, int]) -> Flows:
-    """Every flow that `bridge` (its role: "br-guest" or "br-nic") of the host should hold.
+Ofports = MappingABC[str, int]
+"""A bridge's port name -> OpenFlow port number, as the switch reported them."""
 
-    `ofports` is the bridge's port name -> OpenFlow port number, as the switch reported them.
-    """
-    rules = guest_bridge if bridge == BR_GUEST else nic_bridge
-    return {rule.cookie: rule for rule in (*misses(bridge), *rules(view, ofports))}
+
+class Rules(Protocol):
+    """What a bridge's module makes of each thing that a host knows of."""
+
+    def of_host(self, host: Host, /) -> Iterator[Flow]: ...
+
+    def of_peer(self, host: Host, peer: Host, /) -> Iterator[Flow]: ...
+
+    def of_vpc(self, vpc: Vpc, /) -> Iterator[Flow]: ...
+
+    def of_port(self, port: Port, vpc: Vpc, ofports: Ofports, /) -> Iterator[Flow]: ...
+
+    def of_address(self, host: Host, location: Location, ofports: Ofports, /) -> Iterator[Flow]: ...
+
+
+RULES: Final[dict[str, Rules]] = {BR_GUEST: guest_bridge, BR_NIC: nic_bridge}
+
+
+def desired(bridge: str, view: HostView, ofports: Ofports) -> Flows:
+    """Every flow that `bridge` (its role: "br-guest" or "br-nic") of the host should hold."""
+    rules = RULES[bridge]
+    flows = [*misses(bridge), *rules.of_host(view.host)]
+    for peer in view.peers:
+        flows += rules.of_peer(view.host, peer)
+    for vpc in view.vpcs.values():
+        flows += rules.of_vpc(vpc)
+    for port in view.ports:
+        flows += rules.of_port(port, view.vpcs[port.vpc], ofports)
+    for location in (*view.local, *view.remote):
+        flows += rules.of_address(view.host, location, ofports)
+    return {flow.cookie: flow for flow in flows}
 
 
 def drop_cookies(bridge: str) -> dict[Reason, int]:

@@ -30,32 +30,49 @@ from flows.flow import Copy, FieldMatch, Flow, Goto, Output, OutputInPort, SetFi
 from flows.pipeline import BR_GUEST, TABLES, Reason
 from flows.ports import guest_patch
 from flows.priority import NAMED_MISS, OWN, PASS, TAG, WRONG_BIT
-from flows.view import HostView, Location
-from mapping.model import Port, Vpc
+from flows.view import Location
+from mapping.model import Host, Port, Vpc
 
 CLASSIFY, ARP_GUARD, IP_GUARD, ARP_REPLY, ARP_ANSWER = (
     TABLES[BR_GUEST][name] for name in ("CLASSIFY", "ARP_GUARD", "IP_GUARD", "ARP_REPLY", "ARP_ANSWER")
 )
 
 
-def guest_bridge(view: HostView, ofports: MappingABC[str, int]) -> Iterator[Flow]:
-    """Every flow of a host's br-guest but the misses. A port whose device or patch is not there yet has none."""
+Ofports = MappingABC[str, int]
+
+
+def of_host(_: Host) -> Iterator[Flow]:
+    """What every host has, besides the misses."""
     yield flow(CLASSIFY, TAG, {VLAN: (TAGGED, TAGGED)}, drop(Reason.VLAN_TAGGED))
     yield flow(ARP_REPLY, NAMED_MISS, {ETH_TYPE: EthType.ARP, ARP_OP: ArpOp.REQUEST}, drop(Reason.ARP_UNMAPPED))
     yield _arp_answer()
-    for port in view.ports:
-        device, patch = ofports.get(port.device), ofports.get(guest_patch(port.device))
-        if device is not None and patch is not None:
-            yield from _classify(port, view.vpcs[port.vpc], device, patch)
-    for location in view.local:
+
+
+def of_peer(_host: Host, _peer: Host) -> Iterator[Flow]:
+    """Nothing: br-guest knows of no other host."""
+    yield from ()
+
+
+def of_vpc(vpc: Vpc) -> Iterator[Flow]:
+    """ARP for the router of each subnet of a VPC that has a port here."""
+    for router in vpc.routers():
+        yield _arp_reply(vpc, int(router), vpc.router_mac)
+
+
+def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
+    """A port of this host. While its device or patch is not there, it has none."""
+    device, patch = ofports.get(port.device), ofports.get(guest_patch(port.device))
+    if device is not None and patch is not None:
+        yield from _classify(port, vpc, device, patch)
+
+
+def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flow]:
+    """An address of a VPC that has a port here: ARP for it and, when it is here, leave to send from it."""
+    yield _arp_reply(location.vpc, int(location.ip), location.port.mac)
+    if location.host == host:
         device, patch = ofports.get(location.port.device), ofports.get(guest_patch(location.port.device))
         if device is not None and patch is not None:
             yield from _own_address(location, device, patch)
-    for location in (*view.local, *view.remote):
-        yield _arp_reply(location.vpc, int(location.ip), location.port.mac)
-    for vpc in view.vpcs.values():
-        for router in vpc.routers():
-            yield _arp_reply(vpc, int(router), vpc.router_mac)
 
 
 def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:

@@ -34,8 +34,8 @@ from flows.flow import Action, FieldMatch, Flow, Goto, Output, SetField, drop, f
 from flows.pipeline import BR_NIC, TABLES, Reason
 from flows.ports import LOCAL, TUNNEL, UPLINK, nic_patch
 from flows.priority import NAMED_MISS, OWN, PASS, TAG, VAGUE_MISS
-from flows.view import HostView, Location
-from mapping.model import Encap, Host
+from flows.view import Location
+from mapping.model import Encap, Host, Port, Vpc
 
 CLASSIFY, PUSH, SOURCE_GUARD, DELIVER = (
     TABLES[BR_NIC][name] for name in ("CLASSIFY", "PUSH", "SOURCE_GUARD", "DELIVER")
@@ -51,38 +51,15 @@ _OUTER: Final[dict[Encap, FieldMatch]] = {
 }
 
 
-def nic_bridge(view: HostView, ofports: MappingABC[str, int]) -> Iterator[Flow]:
-    """Every flow of a host's br-nic but the misses. A port whose patch is not there yet has none."""
-    yield from _classify_tunnel(view.host)
-    yield from _classify_substrate(view.host)
-    for peer in view.peers:
-        yield from _classify_peer(view.host, peer)
-    for port in view.ports:
-        patch = ofports.get(nic_patch(port.device))
-        if patch is not None:
-            vni = view.vpcs[port.vpc].vni
-            yield flow(CLASSIFY, PASS, {IN_PORT: patch, VLAN: UNTAGGED}, [SetField(TUN_ID, vni), Goto(PUSH.name)])
-    for location in view.remote:
-        yield _push(location)
-        yield _source_guard(location)
-    for location in view.local:
-        patch = ofports.get(nic_patch(location.port.device))
-        if patch is not None:
-            for table in (PUSH, DELIVER):
-                yield flow(
-                    table, PASS, _inner_dst(location), [SetField(ETH_DST, mac(location.port.mac)), Output(patch)]
-                )
+Ofports = MappingABC[str, int]
 
 
-def _classify_tunnel(host: Host) -> Iterator[Flow]:
-    tunnel = TUNNEL[host.encap]
+def of_host(host: Host) -> Iterator[Flow]:
+    """What comes from the tunnel, and what does not belong on uplink and VTEP."""
+    tunnel, own = TUNNEL[host.encap], int(host.vtep_ip)
     yield flow(CLASSIFY, TAG, {VLAN: (TAGGED, TAGGED)}, drop(Reason.VLAN_TAGGED))
     yield flow(CLASSIFY, OWN, {IN_PORT: tunnel, TUN_ID: PROBE_VNI}, drop(Reason.NEIGHBOUR_PROBE))
     yield flow(CLASSIFY, PASS, {IN_PORT: tunnel, VLAN: UNTAGGED}, [Goto(SOURCE_GUARD.name)])
-
-
-def _classify_substrate(host: Host) -> Iterator[Flow]:
-    own = int(host.vtep_ip)
     arp: FieldMatch = {VLAN: UNTAGGED, ETH_TYPE: EthType.ARP}
     yield flow(CLASSIFY, PASS, {IN_PORT: LOCAL, **arp, ARP_SPA: own}, [Output(UPLINK)])
     yield flow(CLASSIFY, PASS, {IN_PORT: UPLINK, **arp, ARP_TPA: own}, [Output(LOCAL)])
@@ -92,12 +69,36 @@ def _classify_substrate(host: Host) -> Iterator[Flow]:
     yield flow(CLASSIFY, VAGUE_MISS, {IN_PORT: LOCAL}, drop(Reason.LOCAL_NOT_TUNNEL))
 
 
-def _classify_peer(host: Host, peer: Host) -> Iterator[Flow]:
+def of_peer(host: Host, peer: Host) -> Iterator[Flow]:
     """Tunnel packets to a peer go in the encapsulation that the peer wants, those from it come in our own."""
     for in_port, source, target, out_port in ((LOCAL, host, peer, UPLINK), (UPLINK, peer, host, LOCAL)):
         match: FieldMatch = {IN_PORT: in_port, VLAN: UNTAGGED, ETH_TYPE: EthType.IPV4}
         match |= {IP_SRC: int(source.vtep_ip), IP_DST: int(target.vtep_ip), **_OUTER[target.encap]}
         yield flow(CLASSIFY, PASS, match, [Output(out_port)])
+
+
+def of_vpc(_: Vpc) -> Iterator[Flow]:
+    """Nothing: a VPC is its addresses."""
+    yield from ()
+
+
+def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
+    """A port of this host: its patch fixes the VPC. While the patch is not there, it has none."""
+    patch = ofports.get(nic_patch(port.device))
+    if patch is not None:
+        yield flow(CLASSIFY, PASS, {IN_PORT: patch, VLAN: UNTAGGED}, [SetField(TUN_ID, vpc.vni), Goto(PUSH.name)])
+
+
+def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flow]:
+    """An address of a VPC that has a port here: the way to it and, from elsewhere, back through the mapping."""
+    if location.host != host:
+        yield _push(location)
+        yield _source_guard(location)
+        return
+    patch = ofports.get(nic_patch(location.port.device))
+    if patch is not None:
+        for table in (PUSH, DELIVER):
+            yield flow(table, PASS, _inner_dst(location), [SetField(ETH_DST, mac(location.port.mac)), Output(patch)])
 
 
 def _inner_dst(location: Location) -> FieldMatch:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from flows.change import Change
 from flows.desired import Flows, desired
-from flows.diff import diff
 from flows.flow import Flow
+from flows.incremental import BridgeFlows
 from flows.pipeline import BR_GUEST, BR_NIC
 from flows.view import view
+from mapping.linked import Linked, Touched
 from mapping.model import Encap, Snapshot
 from mapping.replica import Replica
 from tests.build import BLUE, DB, HOST_A, HOST_B, MAPPINGS, RED, SPY, TWO_HOSTS, WEB, host, mapping, port, snapshot, vpc
@@ -118,14 +120,29 @@ def mappings_one_by_one(rows: list[Operation], rng: random.Random) -> list[list[
 EXPANDERS: list[Expander] = [at_once, delete_then_add, with_a_detour, shuffled, bound_last, mappings_one_by_one]
 
 
-@dataclass
 class Table:
-    """The flows of one bridge, as a switch keeps them: one for each table, priority and match."""
+    """One bridge of one host: the flows as a switch keeps them, one for each table, priority and match."""
 
-    flows: dict[tuple[Any, ...], Flow] = field(default_factory=dict)
+    def __init__(self, host_name: str, bridge: str) -> None:
+        self.flows: dict[tuple[Any, ...], Flow] = {}
+        self._host_name = host_name
+        self._bridge = bridge
+        self._source: BridgeFlows | None = None
 
-    def follow(self, want: Flows) -> None:
-        change = diff(want, {flow.cookie for flow in self.flows.values()})
+    def follow(self, linked: Linked, touched: Touched) -> None:
+        host = next((host for host in linked.hosts.values() if host.name == self._host_name), None)
+        if host is None:
+            self._source, self.flows = None, {}
+            return
+        if self._source is None or self._source.host != host.uuid:
+            # The row is another: what the switch holds is read back.
+            self._source = BridgeFlows(self._bridge, host.uuid, linked)
+            self._source.update(Touched(), OFPORTS)
+            self._make(self._source.missing([flow.cookie for flow in self.flows.values()]))
+        else:
+            self._make(self._source.update(touched, OFPORTS))
+
+    def _make(self, change: Change) -> None:
         self.flows = {key: flow for key, flow in self.flows.items() if flow.cookie not in change.delete}
         for flow in change.add:
             key = (flow.table.name, flow.priority, flow.match)
@@ -133,13 +150,9 @@ class Table:
             self.flows[key] = flow
 
 
-class EveryPort(dict[str, int]):
-    """Every port that is asked for is there, under a number made from its name."""
-
-    def get(self, name: str, _: object = None) -> int:
-        return int.from_bytes(name.encode())
-
-
+OFPORTS = {
+    f"{prefix}{each.name}": ord(each.name[0]) for each in (WEB, DB, SPY, ONE_MORE) for prefix in ("", "g-", "n-")
+}
 BRIDGES = [(name, bridge) for name in ("host-a", "host-b") for bridge in (BR_GUEST, BR_NIC)]
 
 
@@ -151,7 +164,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 def wanted(world: Snapshot, host_name: str, bridge: str) -> Flows:
     row = next((row for row in world.hosts.values() if row.name == host_name), None)
-    return desired(bridge, view(world, row), EveryPort()) if row else {}
+    return desired(bridge, view(world, row), OFPORTS) if row else {}
 
 
 def texts(flows: Flows) -> set[str]:
@@ -161,7 +174,7 @@ def texts(flows: Flows) -> set[str]:
 def test_every_path_through_the_states_ends_in_the_flows_of_its_end(database: Database, figure: Figure) -> None:
     rng = random.Random(20240229)
     replica = Replica([database.remote])
-    tables = {key: Table() for key in BRIDGES}
+    tables = {key: Table(*key) for key in BRIDGES}
     sequences = transactions = 0
     for expander in EXPANDERS:
         for _ in range(8):
@@ -172,8 +185,9 @@ def test_every_path_through_the_states_ends_in_the_flows_of_its_end(database: Da
                     database.transact(operations)
                     transactions += 1
                     assert replica.wait_until(lambda: replica.snapshot.config_seq == database.config_seq, 5000)
-                    for key, table in tables.items():
-                        table.follow(wanted(replica.snapshot, *key))
+                    touched = replica.take_touched()
+                    for table in tables.values():
+                        table.follow(replica.linked, touched)
                 sequences += 1
                 assert not replica.snapshot.bad
                 for key, table in tables.items():

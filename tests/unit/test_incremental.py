@@ -1,0 +1,121 @@
+"""What is kept current row by row equals what the pure functions make of everything, after any changes."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+
+from flows.desired import desired
+from flows.flow import Flow
+from flows.incremental import BridgeFlows
+from flows.pipeline import BR_GUEST, BR_NIC
+from flows.view import view
+from mapping import rows
+from mapping.linked import Linked, Touched
+from mapping.model import BadRow, Encap, Host, Mapping, Port, Vpc
+from tests.build import BLUE, HOST_A, HOST_B, HOST_C, RED, mapping, port, vpc
+
+HOSTS = [HOST_A, HOST_B, HOST_C]
+VPCS = [BLUE, RED, vpc("green", 5003, "10.0.0.0/16")]
+PORTS = [port(f"p{n}", VPCS[n % 3], f"02:00:00:00:00:{n:02x}", HOSTS[n % 3]) for n in range(1, 10)]
+MAPPINGS = [mapping(f"10.0.0.{10 + n}", PORTS[n % 9]) for n in range(20)]
+TABLES: dict[type, str] = {Host: "Host", Vpc: "Vpc", Port: "Port", Mapping: "Mapping"}
+
+
+def changed(row: Any, rng: random.Random) -> Any:  # noqa: ANN401 - any row
+    """The row, or one like it with something else in it, right or wrong."""
+    if isinstance(row, Host):
+        return rng.choice(
+            [
+                row,
+                replace(row, encap=rng.choice(list(Encap))),
+                replace(row, vtep_ip=IPv4Address(rng.randrange(1 << 24, 1 << 25))),
+                replace(row, nic_datapath=rng.choice(HOSTS).nic_datapath),
+            ]
+        )
+    if isinstance(row, Vpc):
+        return rng.choice(
+            [row, replace(row, vni=row.vni + rng.randrange(3) * 100), replace(row, router_mac=PORTS[3].mac)]
+        )
+    if isinstance(row, Port):
+        host = rng.choice([None, *(host.uuid for host in HOSTS)])
+        return rng.choice([row, replace(row, host=host), replace(row, vpc=rng.choice(VPCS).uuid)])
+    return rng.choice([row, replace(row, port=rng.choice(PORTS).uuid), BadRow("Mapping", row.uuid, "x", "junk")])
+
+
+def ofports_without(absent: str) -> dict[str, int]:
+    """Every device and patch is there but those of one port."""
+    names = [prefix + each.name for each in PORTS if each.name != absent for prefix in ("", "g-", "n-")]
+    return {name: int.from_bytes(name.encode()) for name in names}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_changes_end_in_what_the_pure_functions_say(seed: int) -> None:
+    rng = random.Random(seed)
+    linked = Linked()
+    parsed: dict[str, dict[Any, Any]] = {table: {} for table in TABLES.values()}
+    bridges = {
+        (host.uuid, bridge): BridgeFlows(bridge, host.uuid, linked) for host in HOSTS for bridge in (BR_GUEST, BR_NIC)
+    }
+    held: dict[Any, dict[int, Flow]] = {key: {} for key in bridges}
+    ofports = ofports_without("p1")
+    for _ in range(250):
+        for _ in range(rng.choice([1, 1, 2, 5, 30])):
+            row: Any = rng.choice([*HOSTS, *VPCS, *PORTS, *MAPPINGS])
+            table = TABLES[type(row)]
+            value = None if rng.random() < 0.2 else changed(row, rng)
+            parsed[table].pop(row.uuid, None)
+            if value is not None:
+                parsed[table][row.uuid] = value
+            linked.put(table, row.uuid, value)
+        if rng.random() < 0.1:
+            ofports = ofports_without(rng.choice(["p1", "none", "p4"]))
+        touched = linked.settle()
+        pure = rows.link(7, parsed)
+        assert linked.snapshot(7) == pure
+        for (uuid, bridge), flows in bridges.items():
+            change = flows.update(touched, ofports)
+            switch = held[uuid, bridge]
+            assert switch.keys() >= set(change.delete), "deletes what is not there"
+            assert not switch.keys() & {flow.cookie for flow in change.add}, "adds what is there"
+            for cookie in change.delete:
+                del switch[cookie]
+            switch |= {flow.cookie: flow for flow in change.add}
+            host = pure.hosts.get(uuid)
+            want = desired(bridge, view(pure, host), ofports) if host else {}
+            assert switch == want
+            assert set(flows.cookies) == want.keys()
+            assert set(flows.peers) == (set(view(pure, host).peers) if host else set())
+
+
+def everything() -> Linked:
+    linked = Linked()
+    every: list[Host | Vpc | Port | Mapping] = [*HOSTS, *VPCS, *PORTS, *MAPPINGS]
+    for row in every:
+        linked.put(TABLES[type(row)], row.uuid, row)
+    return linked
+
+
+def test_a_switch_that_lost_some_and_kept_stale_flows_is_mended() -> None:
+    linked, ofports = everything(), ofports_without("none")
+    flows = BridgeFlows(BR_NIC, HOST_A.uuid, linked)
+    want = {flow.cookie: flow for flow in flows.update(linked.settle(), ofports).add}
+    assert len(want) > 30
+    lost = list(want)[::3]
+    change = flows.missing([*(cookie for cookie in want if cookie not in lost), 1, 2])
+    assert sorted(flow.cookie for flow in change.add) == sorted(lost)
+    assert sorted(change.delete) == [1, 2]
+    assert not flows.missing(list(want))
+    assert not flows.update(Touched(), ofports)
+
+
+def test_a_change_of_one_mapping_touches_one_mapping() -> None:
+    linked = everything()
+    linked.settle()
+    linked.put("Mapping", MAPPINGS[0].uuid, replace(MAPPINGS[0], ip=IPv4Address("10.0.0.99")))
+    touched = linked.settle()
+    assert (touched.hosts, touched.vpcs, touched.ports, touched.mappings) == (set(), set(), set(), {MAPPINGS[0].uuid})
