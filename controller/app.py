@@ -14,7 +14,7 @@ from ryu.controller.handler import CONFIG_DISPATCHER, DEAD_DISPATCHER, MAIN_DISP
 from ryu.ofproto import ofproto_v1_5
 
 from controller.fleet import Fleet
-from controller.replies import has_news
+from controller.replies import changed_by_others
 from mapping.schema import DEFAULT_REMOTE
 
 _ANSWERS: Final = [
@@ -56,5 +56,5 @@ class Lockgate(RyuApp):
 
     @set_ev_cls(ofp_event.EventOFPFlowMonitorReply, MAIN_DISPATCHER)
     def _flows_changed(self, event: Any) -> None:
-        if has_news(event.msg):
-            self._fleet.flows_changed(event.msg.datapath)
+        if cookies := changed_by_others(event.msg):
+            self._fleet.flows_changed(event.msg.datapath, cookies)

@@ -8,9 +8,8 @@ first complete load of the database: until then "it names no such host" cannot b
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
-from uuid import UUID
 
 from ryu.lib import hub
 
@@ -19,6 +18,7 @@ from controller.reconciler import Reconciler, datapaths
 from controller.reporter import Reporter
 from controller.switch import Switch
 from flows.pipeline import BR_NIC
+from mapping.model import RowId
 from mapping.replica import Replica
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,9 @@ class Fleet:
         """Start following the database and reporting to it; returns the greenlets."""
         return [hub.spawn(each) for each in (self._follow, self._prober.run, self._reporter.run)]
 
-    def hosts(self) -> dict[UUID, dict[str, Reconciler]]:
+    def hosts(self) -> dict[RowId, dict[str, Reconciler]]:
         """The rows of hosts that are served, and the reconcilers of those of their bridges that are connected."""
-        hosts: dict[UUID, dict[str, Reconciler]] = {}
+        hosts: dict[RowId, dict[str, Reconciler]] = {}
         for reconciler in self._reconcilers.values():
             if reconciler.host:
                 hosts.setdefault(reconciler.host.uuid, {})[reconciler.bridge] = reconciler
@@ -77,10 +77,10 @@ class Fleet:
         if reconciler := self._reconciler(datapath):
             reconciler.wake()
 
-    def flows_changed(self, datapath: Any) -> None:
-        """Somebody else changed the switch's flows."""
+    def flows_changed(self, datapath: Any, cookies: Collection[int]) -> None:
+        """Somebody else added, changed or deleted flows that have these cookies."""
         if reconciler := self._reconciler(datapath):
-            reconciler.distrust()
+            reconciler.distrust(cookies)
 
     def answered(self, datapath: Any, message: Any) -> None:
         """A switch has answered something."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from ryu.lib import hub
@@ -56,6 +56,7 @@ class Reconciler:
         self._flows: BridgeFlows | None = None
         self._touched = Touched()
         self._trusted = False
+        self._suspects: set[int] = set()
         self._changed = hub.Event()
 
     def wake(self, touched: Touched | None = None) -> None:
@@ -64,8 +65,12 @@ class Reconciler:
             self._touched.add(touched)
         self._changed.set()
 
-    def distrust(self) -> None:
-        """The flows may have been changed by someone else: read them back."""
+    def distrust(self, cookies: Collection[int]) -> None:
+        """Flows with these cookies were added, changed or deleted by someone else.
+
+        What has such a cookie may not be the flow that the cookie was made for: it is deleted, and ours put in place.
+        """
+        self._suspects.update(cookies)
         self._trusted = False
         self._changed.set()
 
@@ -76,6 +81,7 @@ class Reconciler:
 
     def run(self, on_applied: Callable[[Reconciler], None]) -> None:
         """Reconcile until stopped; `on_applied` is called each time that the switch has confirmed."""
+        self.switch.watch()
         while self.running:
             try:
                 self._reconcile()
@@ -114,7 +120,10 @@ class Reconciler:
         change = self._flows.update(touched, self.switch.ofports) if self._flows else Change()
         peers = self._flows.peers if self._flows else ()
         if installed is not None:
+            suspects, self._suspects = self._suspects & installed, set()
+            installed -= suspects
             change = self._flows.missing(installed) if self._flows else Change((), tuple(installed))
+            change = Change(change.add, (*change.delete, *suspects))
         if change:
             # What is missing when the database has not moved is somebody else's doing.
             unasked = installed is not None and not touched and self.applied_seq == config_seq

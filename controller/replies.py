@@ -16,6 +16,9 @@ from ryu.ofproto import ofproto_v1_5 as ofp
 from ryu.ofproto import ofproto_v1_5_parser as parser
 
 _LENGTH_AND_EVENT: Final = struct.Struct("!HH")
+_UPDATE_COOKIE: Final = struct.Struct("!16xQ")
+"""Of struct ofp_flow_update_full, OpenFlow 1.5, 7.3.5.17."""
+_FULL: Final = (ofp.OFPFME_INITIAL, ofp.OFPFME_ADDED, ofp.OFPFME_REMOVED, ofp.OFPFME_MODIFIED)
 _LENGTH_AND_COOKIE: Final = struct.Struct("!H14xQ")
 """Of struct ofp_flow_desc, OpenFlow 1.5, 7.3.5.2."""
 
@@ -57,16 +60,22 @@ def packets(replies: Iterable[Any]) -> Iterator[tuple[int, int]]:
             offset += flow.length
 
 
-def has_news(reply: Any) -> bool:
-    """Whether a flow monitor reply tells of anything but our own changes, which come abbreviated."""
+def changed_by_others(reply: Any) -> list[int]:
+    """The cookies of flows that a flow monitor reply tells of, but for our own changes, which come abbreviated.
+
+    A pause, in which the switch has more to tell than it will, counts as a change of a flow with the cookie zero.
+    """
+    changed: list[int] = []
     for data in _bodies([reply]):
         offset = 0
         while offset < len(data):
             length, event = _LENGTH_AND_EVENT.unpack_from(data, offset)
-            if event != ofp.OFPFME_ABBREV:
-                return True
+            if event in _FULL:
+                changed += _UPDATE_COOKIE.unpack_from(data, offset)
+            elif event != ofp.OFPFME_ABBREV:
+                changed.append(0)
             offset += length
-    return False
+    return changed
 
 
 def _bodies(replies: Iterable[Any]) -> Iterator[bytes]:

@@ -12,12 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from uuid import UUID
 
 from controller.reconciler import Reconciler
 from controller.switch import SwitchError
 from flows.pipeline import BR_GUEST, BR_NIC
 from mapping import schema
+from mapping.model import RowId
 from mapping.session import Session
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,11 @@ Report = dict[str, Any]
 class Reporter:
     """`run` is its greenlet; `wake` asks it to report soon."""
 
-    def __init__(self, remotes: Sequence[str], hosts: Callable[[], dict[UUID, dict[str, Reconciler]]]) -> None:
+    def __init__(self, remotes: Sequence[str], hosts: Callable[[], dict[RowId, dict[str, Reconciler]]]) -> None:
         self._session = Session(remotes)
         self._hosts = hosts
-        self._reported: dict[UUID, tuple[float, Report]] = {}
-        self._drops: dict[UUID, dict[str, int]] = {}
+        self._reported: dict[RowId, tuple[float, Report]] = {}
+        self._drops: dict[RowId, dict[str, int]] = {}
         self._drops_read = 0.0
         self._generation = 0
         self._woken = True

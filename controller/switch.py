@@ -32,14 +32,13 @@ class SwitchError(Exception):
 
 
 class Switch:
-    """A datapath that has said hello and named its ports. It tells, unasked, when anyone changes its flows."""
+    """A datapath that has said hello and named its ports."""
 
     def __init__(self, datapath: Any) -> None:
         self.datapath = datapath
         self._answers: dict[int, Any] = {}
         self._bundles = itertools.count(1)
-        # Once for each connection: at a second monitor of the same id the switch objects in a way that Ryu chokes on.
-        self.datapath.send(wire.watch_flows(next(_xids)))
+        self._watched = False
 
     @property
     def id(self) -> int:
@@ -78,6 +77,13 @@ class Switch:
         """Make the change in one atomic bundle; returns when the switch has confirmed it."""
         xid = next(_xids)
         self._ask(xid, _chunks(wire.bundle(change, next(self._bundles), xid)), _is_commit_reply)
+
+    def watch(self) -> None:
+        """Ask to be told when anyone changes flows. The news come as flow monitor replies."""
+        # Once for each connection: at a second monitor of the same id the switch objects in a way that Ryu chokes on.
+        if not self._watched:
+            self._watched = True
+            self.datapath.send(wire.watch_flows(next(_xids)))
 
     def send_frame(self, actions: Iterable[Action], frame: bytes) -> None:
         """Have the switch send a frame. There is no answer to wait for."""

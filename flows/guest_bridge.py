@@ -15,6 +15,7 @@ from flows.fields import (
     ETH_SRC,
     ETH_TYPE,
     IN_PORT,
+    IP_DST,
     IP_SRC,
     SCRATCH,
     TAGGED,
@@ -109,6 +110,7 @@ def _wrong_bits(table: str, device: int, field: Field, own: int, reason: Reason)
 def _own_address(location: Location, device: int, patch: int) -> Iterator[Flow]:
     own, ip = mac(location.port.mac), int(location.ip)
     yield flow(IP_GUARD, PASS, {IN_PORT: device, ETH_TYPE: EthType.IPV4, IP_SRC: ip}, [Output(patch)])
+    yield flow(IP_GUARD, OWN, {IN_PORT: device, ETH_TYPE: EthType.IPV4, IP_DST: ip}, drop(Reason.TO_ITSELF))
     yield _arp_sender(device, own, ip)
     # Announcements and RFC 5227 probes of the port's own address: an answer would tell the guest of a double.
     for sender in (ip, 0):

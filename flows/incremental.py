@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from uuid import UUID
 
 from flows.change import Change
 from flows.desired import RULES, Ofports, misses
 from flows.flow import Flow
 from flows.view import Location
 from mapping.linked import Linked, Touched
-from mapping.model import Host
+from mapping.model import Host, RowId
 
 
 class BridgeFlows:
@@ -24,7 +23,7 @@ class BridgeFlows:
     `linked` is followed: after each change of it, `update` must be told what was touched before anything else is asked.
     """
 
-    def __init__(self, bridge: str, host: UUID, linked: Linked) -> None:
+    def __init__(self, bridge: str, host: RowId, linked: Linked) -> None:
         self._bridge = bridge
         self._rules = RULES[bridge]
         self.host = host
@@ -34,15 +33,15 @@ class BridgeFlows:
     def _clear(self, host: Host | None, ofports: Ofports) -> None:
         self._host = host
         self._ofports = dict(ofports)
-        self._cookies: dict[UUID, tuple[int, ...]] = {}
+        self._cookies: dict[RowId, tuple[int, ...]] = {}
         """Row -> cookies of the flows that come from it. The host's own row stands for the misses, too."""
-        self._ports: dict[UUID, UUID] = {}
+        self._ports: dict[RowId, RowId] = {}
         """Ports of this host -> their VPC."""
-        self._members: defaultdict[UUID, set[UUID]] = defaultdict(set)
+        self._members: defaultdict[RowId, set[RowId]] = defaultdict(set)
         """VPC -> ports of this host in it. Only these VPCs are known here."""
-        self._peer_of: dict[UUID, UUID] = {}
+        self._peer_of: dict[RowId, RowId] = {}
         """Mapping -> the other host that it leads to."""
-        self._peers: Counter[UUID] = Counter()
+        self._peers: Counter[RowId] = Counter()
         """Other host -> mappings that lead there. Those without are no peers."""
 
     @property
@@ -62,7 +61,7 @@ class BridgeFlows:
             return self._start_over(host, ofports)
         if host is None:
             return Change()
-        stale: set[UUID] = set()
+        stale: set[RowId] = set()
         if ofports != self._ofports:
             self._ofports = dict(ofports)
             stale |= self._ports.keys()
@@ -89,7 +88,7 @@ class BridgeFlows:
         """The host's own row is another: every flow may be, too."""
         before = set(self.cookies)
         self._clear(host, ofports)
-        rows: set[UUID] = set()
+        rows: set[RowId] = set()
         if host is not None:
             self._move_ports(self._linked.ports)
             rows = {self.host, *self._ports, *self._members}
@@ -100,7 +99,7 @@ class BridgeFlows:
         after = set(self.cookies)
         return Change(tuple(flow for flow in change.add if flow.cookie not in before), tuple(before - after))
 
-    def _move_ports(self, ports: Iterable[UUID]) -> set[UUID]:
+    def _move_ports(self, ports: Iterable[RowId]) -> set[RowId]:
         """Note which of these ports are on this host now; return the VPCs that thereby come or go here."""
         known = set(self._members)
         for uuid in ports:
@@ -115,9 +114,9 @@ class BridgeFlows:
                 self._members[port.vpc].add(uuid)
         return known ^ self._members.keys()
 
-    def _count_peers(self, rows: Iterable[UUID]) -> set[UUID]:
+    def _count_peers(self, rows: Iterable[RowId]) -> set[RowId]:
         """Note where the mappings among these rows lead now; return the hosts that thereby become peers, or cease."""
-        changed: set[UUID] = set()
+        changed: set[RowId] = set()
         for uuid in rows:
             if (old := self._peer_of.pop(uuid, None)) is not None:
                 self._peers[old] -= 1
@@ -133,7 +132,7 @@ class BridgeFlows:
                     changed.add(new)
         return changed
 
-    def _location(self, uuid: UUID) -> Location | None:
+    def _location(self, uuid: RowId) -> Location | None:
         """Where a mapping leads, if it is one of a VPC that is known here, and leads anywhere."""
         mapping = self._linked.mappings.get(uuid)
         if mapping is None or mapping.vpc not in self._members:
@@ -143,7 +142,7 @@ class BridgeFlows:
             return None
         return Location(self._linked.vpcs[mapping.vpc], mapping.ip, port, self._linked.hosts[port.host])
 
-    def _flows(self, uuid: UUID) -> Iterable[Flow]:
+    def _flows(self, uuid: RowId) -> Iterable[Flow]:
         """The flows that come from a row, as the pure function makes them."""
         host, linked, rules = self._host, self._linked, self._rules
         if host is None:
@@ -158,7 +157,7 @@ class BridgeFlows:
             return rules.of_vpc(linked.vpcs[uuid])
         return (*misses(self._bridge), *rules.of_host(host)) if uuid == self.host else ()
 
-    def _recompute(self, rows: Iterable[UUID]) -> Change:
+    def _recompute(self, rows: Iterable[RowId]) -> Change:
         add: dict[int, Flow] = {}
         delete: set[int] = set()
         for uuid in rows:

@@ -49,11 +49,15 @@ class Reason(enum.Enum):
     ARP_NOT_REQUEST = 9, "a guest sent ARP that asks nothing"
     NO_MAPPING = 10, "a guest sent to an address that its VPC does not map"
     NOT_TUNNEL = 11, "the substrate brought something that is no tunnel packet for this host"
-    UNKNOWN_VTEP = 12, "a tunnel packet from a host that shares no VPC with this one"
+    UNKNOWN_VTEP = (
+        12,
+        "a tunnel packet from an address that is no host's, or of a host that shares no VPC with this one",
+    )
     SOURCE_NOT_MAPPED = 13, "the inner source address is not mapped to the host that sent the packet, in that VPC"
     NOT_HERE = 14, "the inner destination address is not mapped to a port of this host"
     NEIGHBOUR_PROBE = 15, "another host's probe, sent to learn the way here before a guest needs it: harmless"
     LOCAL_NOT_TUNNEL = 16, "the host itself sent something to the substrate that is no tunnel packet"
+    TO_ITSELF = 17, "a guest sent to an address of its own port"
 
     @property
     def number(self) -> int:
@@ -113,8 +117,8 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
      {IN_PORT, ETH_TYPE, ARP_SHA, ARP_SPA, ARP_TPA}, {"ARP_REPLY"}, False,
      R.SPOOFED_ARP, {R.ARP_OWN_ADDRESS}),
     ("IP_GUARD", "The IPv4 source must be mapped to the port; then out by the port's own patch.",
-     {IN_PORT, ETH_TYPE, IP_SRC}, set(), True,
-     R.SPOOFED_IP, set()),
+     {IN_PORT, ETH_TYPE, IP_SRC, IP_DST}, set(), True,
+     R.SPOOFED_IP, {R.TO_ITSELF}),
     ("ARP_REPLY", "Whose MAC is asked for: that of each mapped address of the VPC, and of its router.",
      {VNI, ETH_TYPE, ARP_OP, ARP_TPA}, {"ARP_ANSWER"}, False,
      R.ARP_NOT_REQUEST, {R.ARP_UNMAPPED}),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from uuid import UUID
 
-from mapping.model import Host, Port, Snapshot, Vpc
+from mapping.model import Host, Port, RowId, Snapshot, Vpc
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class HostView:
     host: Host
     ports: tuple[Port, ...]
     """Ports bound to this host."""
-    vpcs: dict[UUID, Vpc]
+    vpcs: dict[RowId, Vpc]
     """VPCs that have a port on this host: the only ones whose mappings it learns."""
     local: tuple[Location, ...]
     """Addresses of this host's own ports."""

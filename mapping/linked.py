@@ -11,22 +11,21 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 from mapping import rows
-from mapping.model import BadRow, Host, Mapping, Port, Snapshot, Vpc
+from mapping.model import BadRow, Host, Mapping, Port, RowId, Snapshot, Vpc
 
-_NONE: frozenset[UUID] = frozenset()
+_NONE: frozenset[RowId] = frozenset()
 
 
 @dataclass(slots=True)
 class Touched:
     """Rows that have changed, or refer to one that has, by table."""
 
-    hosts: set[UUID] = field(default_factory=set)
-    vpcs: set[UUID] = field(default_factory=set)
-    ports: set[UUID] = field(default_factory=set)
-    mappings: set[UUID] = field(default_factory=set)
+    hosts: set[RowId] = field(default_factory=set)
+    vpcs: set[RowId] = field(default_factory=set)
+    ports: set[RowId] = field(default_factory=set)
+    mappings: set[RowId] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         return bool(self.hosts or self.vpcs or self.ports or self.mappings)
@@ -43,21 +42,21 @@ class Linked:
     """Rows as `mapping.rows.parse_row` made them, and those of them that hold together, each by row uuid."""
 
     def __init__(self) -> None:
-        self.hosts: dict[UUID, Host] = {}
-        self.vpcs: dict[UUID, Vpc] = {}
-        self.ports: dict[UUID, Port] = {}
-        self.mappings: dict[UUID, Mapping] = {}
-        self.bad: dict[UUID, BadRow] = {}
-        self._parsed: dict[UUID, Any] = {}
-        self._ports_of: defaultdict[UUID, set[UUID]] = defaultdict(set)
+        self.hosts: dict[RowId, Host] = {}
+        self.vpcs: dict[RowId, Vpc] = {}
+        self.ports: dict[RowId, Port] = {}
+        self.mappings: dict[RowId, Mapping] = {}
+        self.bad: dict[RowId, BadRow] = {}
+        self._parsed: dict[RowId, Any] = {}
+        self._ports_of: defaultdict[RowId, set[RowId]] = defaultdict(set)
         """Host or VPC -> ports that refer to it."""
-        self._mappings_of: defaultdict[UUID, set[UUID]] = defaultdict(set)
+        self._mappings_of: defaultdict[RowId, set[RowId]] = defaultdict(set)
         """Port or VPC -> mappings that refer to it."""
-        self._claimants: defaultdict[int, set[UUID]] = defaultdict(set)
+        self._claimants: defaultdict[int, set[RowId]] = defaultdict(set)
         """Datapath id -> hosts that claim it."""
         self._dirty = Touched()
 
-    def put(self, table: str, uuid: UUID, value: Any | None) -> None:  # noqa: ANN401 - what parse_row returns
+    def put(self, table: str, uuid: RowId, value: Any | None) -> None:  # noqa: ANN401 - what parse_row returns
         """A row is this now, as `parse_row` made it; None: it is gone. It counts from the next `settle` on."""
         self._refer(self._parsed.pop(uuid, None), uuid, put=False)
         if value is not None:
@@ -92,7 +91,7 @@ class Linked:
         """The host that one of whose bridges has this datapath id; None if no row that holds together says so."""
         return next((self.hosts[uuid] for uuid in self._claimants.get(datapath, _NONE) if uuid in self.hosts), None)
 
-    def mappings_of(self, uuid: UUID) -> Iterator[UUID]:
+    def mappings_of(self, uuid: RowId) -> Iterator[RowId]:
         """Mappings of a VPC, or of a port, that hold together."""
         return (each for each in self._mappings_of.get(uuid, _NONE) if each in self.mappings)
 
@@ -101,7 +100,7 @@ class Linked:
         datapaths = (host.guest_datapath, host.nic_datapath)
         return {datapath: len(self._claimants[datapath]) + twice for datapath in datapaths}
 
-    def _refer(self, value: Any, uuid: UUID, *, put: bool) -> None:  # noqa: ANN401
+    def _refer(self, value: Any, uuid: RowId, *, put: bool) -> None:  # noqa: ANN401
         """Note, or forget, what a row refers to."""
         if isinstance(value, Host):
             for datapath in (value.guest_datapath, value.nic_datapath):
@@ -115,7 +114,7 @@ class Linked:
             _note(self._mappings_of, value.vpc, uuid, put=put)
             _note(self._mappings_of, value.port, uuid, put=put)
 
-    def _keep(self, table: str, kept: dict[UUID, Any], uuid: UUID, check: Any) -> None:  # noqa: ANN401
+    def _keep(self, table: str, kept: dict[RowId, Any], uuid: RowId, check: Any) -> None:  # noqa: ANN401
         kept.pop(uuid, None)
         self.bad.pop(uuid, None)
         value = self._parsed.get(uuid)
@@ -129,7 +128,7 @@ class Linked:
                 kept[uuid] = value
 
 
-def _note(index: defaultdict[Any, set[UUID]], key: Any, uuid: UUID, *, put: bool) -> None:  # noqa: ANN401
+def _note(index: defaultdict[Any, set[RowId]], key: Any, uuid: RowId, *, put: bool) -> None:  # noqa: ANN401
     if put:
         index[key].add(uuid)
         return

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final, Literal
-from uuid import UUID
 
 from mapping import wanted
+from mapping.model import RowId
 from mapping.rows import Tables
 from mapping.schema import Json
 from mapping.wanted import TABLES, Content, Fault, Key, Row, Value
@@ -122,7 +122,7 @@ def _unchanged_since(tables: Tables) -> Operation:
     return {"op": "wait", "table": "Global", "where": [], "columns": columns, "until": "==", "rows": rows, "timeout": 0}
 
 
-def _operations(edits: tuple[Edit, ...], ids: dict[Ref, UUID]) -> list[Operation]:
+def _operations(edits: tuple[Edit, ...], ids: dict[Ref, RowId]) -> list[Operation]:
     new = {(edit.table, edit.key): f"new{number}" for number, edit in enumerate(edits) if edit.action == "add"}
 
     def reference(table: str, name: Value) -> Json:

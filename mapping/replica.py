@@ -7,26 +7,27 @@ After a reconnect the server is asked for what came after the last transaction s
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingABC
 from typing import Final
-from uuid import UUID
 
 import ovs.timeval
 
 from mapping import rows, schema
 from mapping.linked import Linked, Touched
-from mapping.model import Snapshot
+from mapping.model import RowId, Snapshot
 from mapping.rows import READ_COLUMNS, Row
 from mapping.schema import Json
 from mapping.session import Message, Session
 
 log = logging.getLogger(__name__)
 
+_ROW_ID_LENGTH: Final = 36  # of a uuid in text, RFC 4122
 _MONITOR_ID: Final = "lockgate"
 _NEVER: Final = "00000000-0000-0000-0000-000000000000"
 
-_Change = tuple[str, UUID, Row | None]
+_Change = tuple[str, RowId, Row | None]
 """Table, row id, and the whole row, or None for one that is deleted."""
 
 
@@ -37,7 +38,7 @@ class Replica:
         self.session = Session(remotes)
         self.in_sync = False
         """Whether the first full load is done. It stays so without a connection: the copy is then old, not partial."""
-        self.tables: dict[str, dict[UUID, Row]] = {table: {} for table in columns}
+        self.tables: dict[str, dict[RowId, Row]] = {table: {} for table in columns}
         self.refused = ""
         """Why the server does not let us follow it, in its words; empty when it does."""
         self._columns = columns
@@ -157,7 +158,9 @@ class Replica:
         for table, changes in updates.items():
             known = self.tables[table]
             for text, update in changes.items():
-                uuid = UUID(text)
+                if len(text) != _ROW_ID_LENGTH:
+                    raise ValueError(f"{text!r} is no row id")
+                uuid = sys.intern(text)
                 if "delete" in update:
                     yield table, uuid, None
                 elif "modify" in update:

@@ -5,18 +5,18 @@ A `Row` is a row as RFC 7047 (5.1) writes it in JSON: column -> atom, ["uuid", U
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Mapping as MappingABC
 from typing import Any
-from uuid import UUID
 
 from mapping import values
-from mapping.model import BadRow, Host, Mapping, Port, Snapshot, Vpc
+from mapping.model import BadRow, Host, Mapping, Port, RowId, Snapshot, Vpc
 from mapping.schema import Json
 
 Row = dict[str, Json]
-Tables = MappingABC[str, MappingABC[UUID, Row]]
+Tables = MappingABC[str, MappingABC[RowId, Row]]
 
 READ_COLUMNS: dict[str, tuple[str, ...]] = {
     "Global": ("config_seq",),
@@ -38,9 +38,9 @@ def atoms(value: Json) -> list[Json]:
     return [value]
 
 
-def uuids(value: Json) -> list[UUID]:
+def uuids(value: Json) -> list[RowId]:
     """The row ids in a column of references."""
-    return [UUID(atom[1]) for atom in atoms(value)]
+    return [sys.intern(atom[1]) for atom in atoms(value)]
 
 
 def as_dict(value: Json) -> dict[str, Json]:
@@ -48,7 +48,7 @@ def as_dict(value: Json) -> dict[str, Json]:
     return dict(value[1])
 
 
-def _host(uuid: UUID, row: Row) -> Host:
+def _host(uuid: RowId, row: Row) -> Host:
     return Host(
         uuid,
         values.parse_name(row["name"]),
@@ -59,7 +59,7 @@ def _host(uuid: UUID, row: Row) -> Host:
     )
 
 
-def _vpc(uuid: UUID, row: Row) -> Vpc:
+def _vpc(uuid: RowId, row: Row) -> Vpc:
     subnets = tuple(sorted(values.parse_subnet(text) for text in atoms(row["subnets"])))
     values.check_subnets(subnets)
     return Vpc(
@@ -67,22 +67,22 @@ def _vpc(uuid: UUID, row: Row) -> Vpc:
     )
 
 
-def _port(uuid: UUID, row: Row) -> Port:
+def _port(uuid: RowId, row: Row) -> Port:
     (vpc,) = uuids(row["vpc"])
     host = next(iter(uuids(row["host"])), None)
     device = row["device"] if host is None else values.parse_device(row["device"])
     return Port(uuid, values.parse_name(row["name"]), vpc, values.parse_mac(row["mac"]), host, device)
 
 
-def _mapping(uuid: UUID, row: Row) -> Mapping:
+def _mapping(uuid: RowId, row: Row) -> Mapping:
     (vpc,) = uuids(row["vpc"])
     (port,) = uuids(row["port"])
     return Mapping(uuid, vpc, values.parse_ip(row["ip"]), port)
 
 
-def parse_row(table: str, uuid: UUID, row: Row) -> Host | Vpc | Port | Mapping | BadRow:
+def parse_row(table: str, uuid: RowId, row: Row) -> Host | Vpc | Port | Mapping | BadRow:
     """One row on its own, references not yet followed."""
-    parsers: dict[str, Callable[[UUID, Row], Host | Vpc | Port | Mapping]] = {
+    parsers: dict[str, Callable[[RowId, Row], Host | Vpc | Port | Mapping]] = {
         "Host": _host,
         "Vpc": _vpc,
         "Port": _port,
@@ -94,7 +94,7 @@ def parse_row(table: str, uuid: UUID, row: Row) -> Host | Vpc | Port | Mapping |
         return BadRow(table, uuid, str(row.get("name") or row.get("ip")), str(error))
 
 
-Parsed = MappingABC[str, MappingABC[UUID, Any]]
+Parsed = MappingABC[str, MappingABC[RowId, Any]]
 """Table -> row uuid -> what `parse_row` made of it."""
 
 
@@ -107,17 +107,17 @@ def link(seq: int, parsed: Parsed) -> Snapshot:
     bad: list[BadRow] = []
     every_host = [host for host in parsed.get("Host", {}).values() if isinstance(host, Host)]
     claims = Counter(datapath for host in every_host for datapath in (host.guest_datapath, host.nic_datapath))
-    hosts: dict[UUID, Host] = _keep(parsed, "Host", bad, lambda host: check_host(host, claims))
-    vpcs: dict[UUID, Vpc] = _keep(parsed, "Vpc", bad, lambda _: True)
-    ports: dict[UUID, Port] = _keep(parsed, "Port", bad, lambda port: check_port(port, vpcs, hosts))
+    hosts: dict[RowId, Host] = _keep(parsed, "Host", bad, lambda host: check_host(host, claims))
+    vpcs: dict[RowId, Vpc] = _keep(parsed, "Vpc", bad, lambda _: True)
+    ports: dict[RowId, Port] = _keep(parsed, "Port", bad, lambda port: check_port(port, vpcs, hosts))
     mappings = _keep(parsed, "Mapping", bad, lambda mapping: check_mapping(mapping, vpcs, ports))
     return Snapshot(
         seq, hosts, vpcs, ports, mappings, tuple(sorted(bad, key=lambda row: (row.table, row.name, row.uuid)))
     )
 
 
-def _keep(parsed: Parsed, table: str, bad: list[BadRow], check: Callable[[Any], bool]) -> dict[UUID, Any]:
-    kept: dict[UUID, Any] = {}
+def _keep(parsed: Parsed, table: str, bad: list[BadRow], check: Callable[[Any], bool]) -> dict[RowId, Any]:
+    kept: dict[RowId, Any] = {}
     for uuid, value in parsed.get(table, {}).items():
         verdict = value if isinstance(value, BadRow) else judge(table, value, check)
         if isinstance(verdict, BadRow):
@@ -143,7 +143,7 @@ def check_host(host: Host, claims: MappingABC[int, int]) -> bool:
     return True
 
 
-def check_port(port: Port, vpcs: MappingABC[UUID, Vpc], hosts: MappingABC[UUID, Host]) -> bool:
+def check_port(port: Port, vpcs: MappingABC[RowId, Vpc], hosts: MappingABC[RowId, Host]) -> bool:
     """Whether its VPC, and its host if it has one, are there; ValueError if it does not fit its VPC."""
     vpc = vpcs.get(port.vpc)
     if vpc is not None and port.mac == vpc.router_mac:
@@ -151,7 +151,7 @@ def check_port(port: Port, vpcs: MappingABC[UUID, Vpc], hosts: MappingABC[UUID, 
     return vpc is not None and (port.host is None or port.host in hosts)
 
 
-def check_mapping(mapping: Mapping, vpcs: MappingABC[UUID, Vpc], ports: MappingABC[UUID, Port]) -> bool:
+def check_mapping(mapping: Mapping, vpcs: MappingABC[RowId, Vpc], ports: MappingABC[RowId, Port]) -> bool:
     """Whether its VPC and its port are there; ValueError if it does not fit them."""
     vpc, port = vpcs.get(mapping.vpc), ports.get(mapping.port)
     if vpc is None or port is None:

@@ -12,10 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
-from uuid import UUID
 
 from mapping import rows, values
-from mapping.model import DEFAULT_MTU, ROUTER_MAC, Encap, default_datapaths
+from mapping.model import DEFAULT_MTU, ROUTER_MAC, Encap, RowId, default_datapaths
 from mapping.rows import Tables
 
 Value = str | int | tuple[str, ...] | None
@@ -161,7 +160,7 @@ def texts(value: Value) -> tuple[str, ...]:
     return value if isinstance(value, tuple) else (str(value),)
 
 
-def named(tables: Tables) -> tuple[dict[str, dict[Key, Row]], dict[tuple[str, Key], UUID]]:
+def named(tables: Tables) -> tuple[dict[str, dict[Key, Row]], dict[tuple[str, Key], RowId]]:
     """Database rows by name, and the id of each. What is wrong in them stays, to be seen and mended."""
     content, ids = empty(), {}
     names = {uuid: row["name"] for table in ("Vpc", "Host", "Port") for uuid, row in tables.get(table, {}).items()}

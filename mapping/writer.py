@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Self
-from uuid import UUID
 
 import ovs.timeval
 
 from mapping import rows, schema, wanted
+from mapping.model import RowId
 from mapping.plan import Operation, Plan
 from mapping.rows import Row, Tables
 from mapping.schema import Json
@@ -203,18 +203,18 @@ def explain(details: str, tables: Tables) -> str:
     """
     _, ids = wanted.named(tables)
     refs = {uuid: ref for ref, uuid in ids.items()}
-    if (found := _REFERENCED.search(details)) and UUID(found[2]) in refs:
-        table, key = refs[UUID(found[2])]
+    if (found := _REFERENCED.search(details)) and found[2] in refs:
+        table, key = refs[found[2]]
         return f"{wanted.describe(table, key)} is still needed by {found[3]} other row(s): delete those first"
     if found := _UNIQUE.search(details):
         columns = re.findall(r'"(\w+)"', found[2])
-        for uuid in map(UUID, _OLD_ROW.findall(details)):
+        for uuid in map(RowId, _OLD_ROW.findall(details)):
             if uuid in refs:
                 return _taken(found[1], columns, tables, uuid)
     return f"the mapping database refuses: {details}"
 
 
-def _taken(table: str, columns: list[str], tables: Tables, uuid: UUID) -> str:
+def _taken(table: str, columns: list[str], tables: Tables, uuid: RowId) -> str:
     content, ids = wanted.named(tables)
     key = next(key for (where, key), row_id in ids.items() if row_id == uuid and where == table)
     row = content[table][key]
@@ -226,5 +226,5 @@ def _taken(table: str, columns: list[str], tables: Tables, uuid: UUID) -> str:
     return wanted.TAKEN[table, column].format(**row, owner=key[0])
 
 
-def _by_uuid(selected: list[Row]) -> dict[UUID, Row]:
-    return {UUID(row.pop("_uuid")[1]): row for row in selected}
+def _by_uuid(selected: list[Row]) -> dict[RowId, Row]:
+    return {row.pop("_uuid")[1]: row for row in selected}

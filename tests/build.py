@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
-from uuid import NAMESPACE_OID, UUID, uuid5
+from uuid import NAMESPACE_OID, uuid5
 
 from mapping.model import (
     DEFAULT_MTU,
@@ -13,14 +13,15 @@ from mapping.model import (
     Host,
     Mapping,
     Port,
+    RowId,
     Snapshot,
     Vpc,
     default_datapaths,
 )
 
 
-def uuid(*names: object) -> UUID:
-    return uuid5(NAMESPACE_OID, "/".join(map(str, names)))
+def uuid(*names: object) -> RowId:
+    return str(uuid5(NAMESPACE_OID, "/".join(map(str, names))))
 
 
 def host(name: str, vtep: str, encap: Encap = Encap.VXLAN) -> Host:

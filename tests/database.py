@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self, TypeVar
-from uuid import UUID
 
 from mapping import schema
-from mapping.model import Snapshot
+from mapping.model import RowId, Snapshot
 from mapping.session import Message, Session
 from topo.ovs import end
 
@@ -112,13 +111,13 @@ def clear() -> list[Operation]:
 def insert(world: Snapshot) -> list[Operation]:
     """Insert every row of a snapshot. References are by names within the transaction, not by the snapshot's uuids."""
 
-    def name(uuid: UUID) -> str:
-        return f"r{uuid.hex}"
+    def name(uuid: RowId) -> str:
+        return "r" + uuid.replace("-", "")
 
-    def ref(uuid: UUID) -> list[str]:
+    def ref(uuid: RowId) -> list[str]:
         return ["named-uuid", name(uuid)]
 
-    rows: list[tuple[str, UUID, dict[str, Any]]] = []
+    rows: list[tuple[str, RowId, dict[str, Any]]] = []
     for host in world.hosts.values():
         row: dict[str, Any] = {"name": host.name, "vtep_ip": str(host.vtep_ip), "encap": str(host.encap)}
         row |= {"guest_datapath": f"{host.guest_datapath:016x}", "nic_datapath": f"{host.nic_datapath:016x}"}

@@ -62,7 +62,8 @@ class Lab:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.down()
+        with _undisturbed():
+            self.down()
 
     def host(self, name: str) -> Host:
         """A host by its name in the mapping."""

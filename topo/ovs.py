@@ -95,4 +95,12 @@ def end(pidfile: Path, how: signal.Signals = signal.SIGTERM) -> None:
         if pid := pid_of(pidfile):
             os.kill(pid, signum)
             with contextlib.suppress(TimeoutError):
-                wait_until(lambda: not pid_of(pidfile), 5, f"process {pid} to end")
+                wait_until(lambda: _gone(pid), 5, f"process {pid} to end")
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process has ended: then its sockets are closed, which they are not yet when its memory is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True

@@ -140,6 +140,7 @@ FROM_GUEST = {
     "another VPC's only address": (ping("10.0.0.11", "10.0.0.13"), "no_mapping"),
     "spoofed MAC": (ping("10.0.0.11", "10.0.0.12", "02:00:00:00:00:05"), "spoofed_mac"),
     "spoofed IP": (ping("10.0.0.12", "10.0.0.12"), "spoofed_ip"),
+    "to its own address": (ping("10.0.0.11", "10.0.0.11"), "to_itself"),
     "VTEP as source": (ping("192.0.2.1", "10.0.0.12"), "spoofed_ip"),
     "to a VTEP": (ping("10.0.0.11", "192.0.2.2"), "no_mapping"),
     "spoofed ARP MAC": (

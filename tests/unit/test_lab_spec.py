@@ -1,7 +1,6 @@
 """The lab that a mapping asks for."""
 
 from ipaddress import IPv4Address, IPv4Network
-from uuid import UUID
 
 import pytest
 
@@ -12,17 +11,17 @@ from topo.spec import LabError, Spec
 def snapshot(*vteps: str, device: str = "web0", mtu: int = 1400) -> Snapshot:
     """A host per VTEP; on the first, one port with two addresses; and a port that is bound nowhere."""
     hosts = [
-        Host(UUID(int=number), f"h{number}", IPv4Address(vtep), Encap.VXLAN, 2 * number, 2 * number + 1)
+        Host(f"r{number}", f"h{number}", IPv4Address(vtep), Encap.VXLAN, 2 * number, 2 * number + 1)
         for number, vtep in enumerate(vteps, 1)
     ]
     subnets = (IPv4Network("10.0.0.0/24"), IPv4Network("10.1.0.0/16"))
-    vpc = Vpc(UUID(int=1), "red", 5001, subnets, "0a:00:5e:00:00:01", mtu)
+    vpc = Vpc("r1", "red", 5001, subnets, "0a:00:5e:00:00:01", mtu)
     ports = [
-        Port(UUID(int=1), "web", vpc.uuid, "02:00:00:00:00:01", hosts[0].uuid, device),
-        Port(UUID(int=2), "idle", vpc.uuid, "02:00:00:00:00:02", None, "idle"),
+        Port("r1", "web", vpc.uuid, "02:00:00:00:00:01", hosts[0].uuid, device),
+        Port("r2", "idle", vpc.uuid, "02:00:00:00:00:02", None, "idle"),
     ]
     mappings = [
-        Mapping(UUID(int=number), vpc.uuid, IPv4Address(ip), ports[0].uuid)
+        Mapping(f"r{number}", vpc.uuid, IPv4Address(ip), ports[0].uuid)
         for number, ip in enumerate(("10.1.0.7", "10.0.0.7"))
     ]
     return Snapshot(

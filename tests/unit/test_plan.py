@@ -1,7 +1,6 @@
 """What is wanted and what is there -> what to change. `tests/ovs/test_database.py` carries it out for real."""
 
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -32,7 +31,7 @@ def tables(text: str, config_seq: int = 3) -> Tables:
     """Database rows that say what the file says."""
     rows = content(text)
     refs = [(table, key) for table in wanted.TABLES for key in rows[table]]
-    ids = {ref: UUID(int=number) for number, ref in enumerate(refs, 1)}
+    ids = {ref: f"r{number}" for number, ref in enumerate(refs, 1)}
 
     def raw(table: str, key: wanted.Key, row: wanted.Row) -> dict[str, Any]:
         names = ("vpc", "ip") if table == "Mapping" else ("name",)
@@ -47,7 +46,7 @@ def tables(text: str, config_seq: int = 3) -> Tables:
         return value
 
     found = {table: {ids[table, key]: raw(table, key, row) for key, row in rows[table].items()} for table in rows}
-    return {"Global": {UUID(int=0): {"config_seq": config_seq}}, **found}
+    return {"Global": {"r0": {"config_seq": config_seq}}, **found}
 
 
 def applied(wants: str, there: str, *, prune: bool = False) -> Plan:

@@ -1,27 +1,26 @@
 """Rows as the database has them -> values; what is wrong is set aside with its reason, and the rest stays."""
 
 from typing import Any
-from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mapping import rows
-from mapping.model import BadRow
+from mapping.model import BadRow, RowId
 from mapping.rows import Row
 from tests.build import DB, TWO_HOSTS, WEB
 
 
-def uuid(number: int) -> UUID:
-    return UUID(int=number)
+def uuid(number: int) -> RowId:
+    return f"r{number}"
 
 
 def ref(number: int) -> list[str]:
     return ["uuid", str(uuid(number))]
 
 
-def good() -> dict[str, dict[UUID, Row]]:
+def good() -> dict[str, dict[RowId, Row]]:
     """host-a (1), VPC blue (2), port web (3) on it, its address (4)."""
     dpids = {"guest_datapath": "00000067c0000201", "nic_datapath": "0000006ec0000201"}
     host = {"name": "host-a", "vtep_ip": "192.0.2.1", "encap": "vxlan", **dpids}

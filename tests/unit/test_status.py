@@ -1,9 +1,9 @@
 """Status rows -> words."""
 
 from typing import Any
-from uuid import UUID
 
 from mapping import rows, status
+from mapping.model import RowId
 from mapping.rows import Row
 from mapping.status import Report
 
@@ -26,8 +26,8 @@ def well(heard: float = NOW) -> dict[str, str]:
 
 
 def report(*hosts: Row) -> Report:
-    found = {UUID(int=number): row for number, row in enumerate(hosts)}
-    tables: dict[str, dict[UUID, Row]] = {"Global": {UUID(int=9): {"config_seq": 5}}, "Host": found}
+    found = {f"r{number}": row for number, row in enumerate(hosts)}
+    tables: dict[str, dict[RowId, Row]] = {"Global": {"r9": {"config_seq": 5}}, "Host": found}
     tables |= {table: {} for table in ("Vpc", "Port", "Mapping")}
     return status.report(tables, rows.read(tables), NOW)
 
