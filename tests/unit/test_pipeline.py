@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 import pytest
 
 from flows.desired import desired
-from flows.fields import ETH_DST, ETH_SRC, REASON
+from flows.fields import ETH_DST, ETH_SRC, IP_DST, REASON
 from flows.flow import Flow, Goto, Output, SetField, drop, flow
 from flows.pipeline import BR_GUEST, BR_NIC, TABLES, Reason, reasons
 from flows.view import view
@@ -92,3 +92,5 @@ def test_cookies_tell_flows_apart_and_carry_our_mark() -> None:
     table = TABLES[BR_NIC]["PUSH"]
     assert flow(table, 1, {}, []).cookie == flow(table, 1, {}, []).cookie
     assert flow(table, 1, {}, []).cookie != flow(table, 1, {}, [SetField(ETH_DST, 1)]).cookie
+    assert flow(table, 1, {}, [SetField(ETH_DST, 1)]).cookie != flow(table, 1, {}, [SetField(ETH_DST, 2)]).cookie
+    assert flow(table, 1, {IP_DST: 1}, []).cookie != flow(table, 1, {IP_DST: 2}, []).cookie
