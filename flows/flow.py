@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from flows.fields import REASON, Field, port
 from flows.pipeline import TABLES, Reason, Table
@@ -21,8 +21,7 @@ COOKIE_MARK: Final = 0x10C6
 COOKIE_MARK_SHIFT: Final = 48
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """One field's value, under a mask."""
 
     field: Field
@@ -34,8 +33,7 @@ class Match:
         return text if self.mask == self.field.ones else f"{text}/{self.field.notation(self.mask)}"
 
 
-@dataclass(frozen=True, slots=True)
-class SetField:
+class SetField(NamedTuple):
     """Write a value into a field."""
 
     field: Field
@@ -45,8 +43,7 @@ class SetField:
         return f"set_field:{self.field.notation(self.value)}->{self.field.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(NamedTuple):
     """Copy one whole field into another of the same width."""
 
     source: Field
@@ -56,8 +53,7 @@ class Copy:
         return f"move:{self.source.name}->{self.target.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """Send the packet out of a port."""
 
     port: int
@@ -66,16 +62,14 @@ class Output:
         return f"output:{port(self.port)}"
 
 
-@dataclass(frozen=True, slots=True)
-class OutputInPort:
+class OutputInPort(NamedTuple):
     """Send the packet back where it came from."""
 
     def __str__(self) -> str:
         return "in_port"
 
 
-@dataclass(frozen=True, slots=True)
-class Goto:
+class Goto(NamedTuple):
     """Go on to a later table of the same bridge."""
 
     table: str
