@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from ryu.lib import hub
@@ -108,31 +109,50 @@ class Reconciler:
 
     def _reconcile(self) -> None:
         installed = self._read_back()
-        # From here to the sending of the change nothing else runs: the rows are those of one moment.
+        # Until something is sent nothing else runs: the rows are those of one moment.
         config_seq = self._replica.config_seq
         touched, self._touched = self._touched, Touched()
         host = self._owner()
-        if self._flows and (host is None or self._flows.host != host.uuid):
-            self._flows = None
-        if host and self._flows is None:
-            self._flows = BridgeFlows(self.bridge, host.uuid, self._replica.linked)
-            touched = Touched()
-        change = self._flows.update(touched, self.switch.ofports) if self._flows else Change()
+        # What is missing when the database has not moved is somebody else's doing.
+        unasked = installed is not None and not touched and self.applied_seq == config_seq
+        for change in self._changes(host, touched, installed):
+            if change:
+                what = "its flows were changed behind our back; mending: " if unasked else ""
+                log.log(logging.WARNING if unasked else logging.INFO, "%s: %s%s", self.name, what, change)
+                self.switch.apply(change)
         peers = self._flows.peers if self._flows else ()
-        if installed is not None:
-            suspects, self._suspects = self._suspects & installed, set()
-            installed -= suspects
-            change = self._flows.missing(installed) if self._flows else Change((), tuple(installed))
-            change = Change(change.add, (*change.delete, *suspects))
-        if change:
-            # What is missing when the database has not moved is somebody else's doing.
-            unasked = installed is not None and not touched and self.applied_seq == config_seq
-            what = "its flows were changed behind our back; mending: " if unasked else ""
-            log.log(logging.WARNING if unasked else logging.INFO, "%s: %s%s", self.name, what, change)
-            self.switch.apply(change)
         self.applied_seq, self.host, self.problem = config_seq, host, ""
         if peers != self.peers:
             self.peers = peers
+
+    def _changes(self, host: Host | None, touched: Touched, installed: set[int] | None) -> Iterator[Change]:
+        """What to send to a switch that holds these cookies; None: those that were confirmed last."""
+        flows, ofports, linked = self._flows, self.switch.ofports, self._replica.linked
+        if host is None:
+            self._flows = None
+            yield Change((), tuple(installed or ()))
+            return
+        if installed is None:
+            if flows:
+                yield flows.update(touched, ofports)
+            return
+        suspects, self._suspects = self._suspects & installed, set()
+        installed -= suspects
+        yield Change((), tuple(suspects))
+        if flows and flows.host == host.uuid:
+            flows.update(touched, ofports)
+            yield from flows.mend(installed)
+            return
+        # Not kept before it is whole: if the switch fails in between, it is begun anew.
+        self._flows = None
+        flows = BridgeFlows(self.bridge, host.uuid, linked)
+        if installed:
+            deque(flows.load(ofports), maxlen=0)
+            self._flows = flows
+            yield from flows.mend(installed)
+        else:
+            yield from flows.load(ofports)
+            self._flows = flows
 
     def _owner(self) -> Host | None:
         """The host that has this datapath as this bridge, by the database now."""

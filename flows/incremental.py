@@ -7,7 +7,8 @@ its flows are kept; the flows are made anew when they are needed. What changed i
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Final
 
 from flows.change import Change
 from flows.desired import RULES, Ofports, misses
@@ -15,6 +16,9 @@ from flows.flow import Flow
 from flows.view import Location
 from mapping.linked import Linked, Touched
 from mapping.model import Host, RowId
+
+SLICE: Final = 4000
+"""Rows whose flows are sent in one bundle when there are many: while the switch commits it, the next is made."""
 
 
 class BridgeFlows:
@@ -52,13 +56,13 @@ class BridgeFlows:
     @property
     def peers(self) -> tuple[Host, ...]:
         """The hosts that this one exchanges tunnel packets with."""
-        return tuple(self._linked.hosts[uuid] for uuid in self._peers)
+        return tuple(self._linked.hosts[uuid] for uuid in self._peers if uuid in self._linked.hosts)
 
     def update(self, touched: Touched, ofports: Ofports) -> Change:
         """Take in that these rows, or the bridge's ports, have changed; return what that changes of the flows."""
         host = self._linked.hosts.get(self.host)
         if host != self._host:
-            return self._start_over(host, ofports)
+            return self._start_over(ofports)
         if host is None:
             return Change()
         stale: set[RowId] = set()
@@ -77,27 +81,37 @@ class BridgeFlows:
         stale |= touched.hosts & self._peers.keys()
         return self._recompute(stale)
 
-    def missing(self, installed: Collection[int]) -> Change:
-        """What makes a switch that holds these cookies hold what it should."""
-        want = set(self.cookies)
-        have = set(installed)
-        add = [flow for uuid in self._cookies if not have.issuperset(self._cookies[uuid]) for flow in self._flows(uuid)]
-        return Change(tuple(flow for flow in add if flow.cookie not in have), tuple(have - want))
+    def load(self, ofports: Ofports) -> Iterator[Change]:
+        """Begin with the rows as they are; yield all flows, slice by slice.
 
-    def _start_over(self, host: Host | None, ofports: Ofports) -> Change:
+        What changes between two slices must be told to `update` after the last one, as always; until then the flows
+        are not whole, and nothing else may be asked.
+        """
+        host = self._linked.hosts.get(self.host)
+        self._clear(host, ofports)
+        if host is None:
+            return
+        self._move_ports(self._linked.ports)
+        mappings = [uuid for vpc in self._members for uuid in self._linked.mappings_of(vpc)]
+        peers = self._count_peers(mappings)
+        yield self._recompute([self.host, *self._ports, *self._members, *peers])
+        for rows in _slices(mappings):
+            yield self._recompute(rows)
+
+    def mend(self, installed: Collection[int]) -> Iterator[Change]:
+        """What makes a switch that holds these cookies hold what it should, slice by slice: what is stale first."""
+        have = set(installed)
+        if stale := have.difference(self.cookies):
+            yield Change((), tuple(stale))
+        incomplete = [uuid for uuid, cookies in self._cookies.items() if not have.issuperset(cookies)]
+        for rows in _slices(incomplete):
+            yield Change(tuple(flow for uuid in rows for flow in self._flows(uuid) if flow.cookie not in have))
+
+    def _start_over(self, ofports: Ofports) -> Change:
         """The host's own row is another: every flow may be, too."""
         before = set(self.cookies)
-        self._clear(host, ofports)
-        rows: set[RowId] = set()
-        if host is not None:
-            self._move_ports(self._linked.ports)
-            rows = {self.host, *self._ports, *self._members}
-            for vpc in self._members:
-                rows.update(self._linked.mappings_of(vpc))
-            rows |= self._count_peers(rows)
-        change = self._recompute(rows)
-        after = set(self.cookies)
-        return Change(tuple(flow for flow in change.add if flow.cookie not in before), tuple(before - after))
+        add = [flow for change in self.load(ofports) for flow in change.add if flow.cookie not in before]
+        return Change(tuple(add), tuple(before.difference(self.cookies)))
 
     def _move_ports(self, ports: Iterable[RowId]) -> set[RowId]:
         """Note which of these ports are on this host now; return the VPCs that thereby come or go here."""
@@ -143,17 +157,17 @@ class BridgeFlows:
         return Location(self._linked.vpcs[mapping.vpc], mapping.ip, port, self._linked.hosts[port.host])
 
     def _flows(self, uuid: RowId) -> Iterable[Flow]:
-        """The flows that come from a row, as the pure function makes them."""
+        """The flows that come from a row, as the pure function makes them. A row that is gone has none."""
         host, linked, rules = self._host, self._linked, self._rules
         if host is None:
             return ()
         if (location := self._location(uuid)) is not None:
             return rules.of_address(host, location, self._ofports)
-        if uuid in self._ports:
-            return rules.of_port(linked.ports[uuid], linked.vpcs[self._ports[uuid]], self._ofports)
-        if uuid in self._peers:
+        if uuid in self._ports and uuid in linked.ports:
+            return rules.of_port(linked.ports[uuid], linked.vpcs[linked.ports[uuid].vpc], self._ofports)
+        if uuid in self._peers and uuid in linked.hosts:
             return rules.of_peer(host, linked.hosts[uuid])
-        if uuid in self._members:
+        if uuid in self._members and uuid in linked.vpcs:
             return rules.of_vpc(linked.vpcs[uuid])
         return (*misses(self._bridge), *rules.of_host(host)) if uuid == self.host else ()
 
@@ -171,3 +185,7 @@ class BridgeFlows:
         # What one row no longer gives another may: a flow that stays, or only changes hands, is not touched.
         both = delete & add.keys()
         return Change(tuple(flow for cookie, flow in add.items() if cookie not in both), tuple(delete - both))
+
+
+def _slices(rows: Sequence[RowId]) -> Iterator[Sequence[RowId]]:
+    return (rows[start : start + SLICE] for start in range(0, len(rows), SLICE))

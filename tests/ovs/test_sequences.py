@@ -138,7 +138,8 @@ class Table:
             # The row is another: what the switch holds is read back.
             self._source = BridgeFlows(self._bridge, host.uuid, linked)
             self._source.update(Touched(), OFPORTS)
-            self._make(self._source.missing([flow.cookie for flow in self.flows.values()]))
+            for change in self._source.mend([flow.cookie for flow in self.flows.values()]):
+                self._make(change)
         else:
             self._make(self._source.update(touched, OFPORTS))
 

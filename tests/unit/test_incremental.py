@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
@@ -106,11 +107,35 @@ def test_a_switch_that_lost_some_and_kept_stale_flows_is_mended() -> None:
     want = {flow.cookie: flow for flow in flows.update(linked.settle(), ofports).add}
     assert len(want) > 30
     lost = list(want)[::3]
-    change = flows.missing([*(cookie for cookie in want if cookie not in lost), 1, 2])
-    assert sorted(flow.cookie for flow in change.add) == sorted(lost)
-    assert sorted(change.delete) == [1, 2]
-    assert not flows.missing(list(want))
+    changes = list(flows.mend([*(cookie for cookie in want if cookie not in lost), 1, 2]))
+    assert sorted(cookie for change in changes for cookie in change.delete) == [1, 2]
+    assert {flow.cookie for change in changes for flow in change.add} == set(lost)
+    assert not any(change for change in flows.mend(list(want)))
     assert not flows.update(Touched(), ofports)
+
+
+def test_rows_that_change_while_a_load_is_sent_slice_by_slice_are_caught_up_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flows.incremental.SLICE", 1)
+    linked, ofports = everything(), ofports_without("none")
+    linked.settle()
+    flows = BridgeFlows(BR_NIC, HOST_A.uuid, linked)
+    switch: dict[int, Flow] = {}
+    touched = Touched()
+    gone: Iterator[Any] = iter([MAPPINGS[3], PORTS[0], PORTS[4], HOST_C, VPCS[1]])
+    for change in flows.load(ofports):
+        switch |= {flow.cookie: flow for flow in change.add}
+        if (row := next(gone, None)) is not None:
+            linked.put(TABLES[type(row)], row.uuid, None)
+            touched.add(linked.settle())
+    assert next(gone, None) is None, "fewer slices than changes"
+    change = flows.update(touched, ofports)
+    for cookie in change.delete:
+        switch.pop(cookie, None)
+    switch |= {flow.cookie: flow for flow in change.add}
+    pure = linked.snapshot(1)
+    assert switch == desired(BR_NIC, view(pure, HOST_A), ofports)
 
 
 def test_a_change_of_one_mapping_touches_one_mapping() -> None:
