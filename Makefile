@@ -42,8 +42,9 @@ lint: setup ## ruff and mypy
 	$(RUN) ruff format --check
 	$(RUN) mypy
 
-bench: setup ## Measure throughput
+bench: setup ## Measure, beside peers in the same run: throughput between guests, and how fast mappings are loaded
 	$(AS_ROOT) bench.throughput
+	$(AS_ROOT) bench.load
 
 clean: ## Remove what was made here, .venv too
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
