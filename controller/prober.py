@@ -17,7 +17,9 @@ from controller.reconciler import Reconciler
 from flows.nic_bridge import probe
 from mapping.model import Host
 
-_TICK: Final = 0.02
+_TICK: Final = 0.01
+_IDLE: Final = 1.0
+"""Seconds between two looks at least, and at most."""
 _EAGER_AGES: Final = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Seconds after a peer became known, or came up, at which it is probed."""
 _STEADY: Final = 60.0
@@ -38,7 +40,8 @@ class Schedule:
         self._peers: Sequence[Host] = ()
         self._due: dict[Host, tuple[float, int]] = {}
         """Peer -> (when to probe next, probes sent)."""
-        self._next = 0.0
+        self.next = 0.0
+        """When something is due next, unless there are other peers by then."""
 
     def restart(self, peer: Host) -> None:
         """The peer has come up: what was sent to it before may not have arrived."""
@@ -47,7 +50,7 @@ class Schedule:
 
     def take(self, peers: Sequence[Host], now: float) -> list[Host]:
         """Those of the peers that are to be probed now, which are then taken as probed."""
-        if peers is self._peers and now < self._next:
+        if peers is self._peers and now < self.next:
             return []
         self._peers = peers
         self._due = {peer: self._due.get(peer, (now, 0)) for peer in peers}
@@ -57,7 +60,7 @@ class Schedule:
             sent += 1
             pause = _EAGER_AGES[sent] - _EAGER_AGES[sent - 1] if sent < len(_EAGER_AGES) else _STEADY
             self._due[peer] = (now + pause, sent)
-        self._next = min((when for when, _ in self._due.values()), default=now + _STEADY)
+        self.next = min((when for when, _ in self._due.values()), default=now + _STEADY)
         return due
 
 
@@ -66,6 +69,7 @@ class Prober:
 
     def __init__(self) -> None:
         self._schedules: dict[Reconciler, Schedule] = {}
+        self._news = hub.Event()
 
     def applied(self, reconciler: Reconciler) -> None:
         """A br-nic holds its flows. Its new peers are probed at once and, when it has just come up, it by them."""
@@ -77,6 +81,7 @@ class Prober:
                     self._probe(other, schedule)
         if self._probe(reconciler, self._schedules[reconciler]):
             reconciler.settled_at = time.monotonic() + SETTLE
+        self._news.set()
 
     def run(self) -> None:
         """Repeat for ever."""
@@ -84,7 +89,10 @@ class Prober:
             self._schedules = {each: schedule for each, schedule in self._schedules.items() if each.running}
             for reconciler, schedule in list(self._schedules.items()):
                 self._probe(reconciler, schedule)
-            hub.sleep(_TICK)
+            now = time.monotonic()
+            pause = min((schedule.next - now for schedule in self._schedules.values()), default=_IDLE)
+            self._news.wait(timeout=min(max(pause, _TICK), _IDLE))
+            self._news.clear()
 
     @staticmethod
     def _probe(reconciler: Reconciler, schedule: Schedule) -> bool:
