@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mapping import cli_apply, cli_rows
 from mapping.cli_common import RefusedError, Settings, print_json
-from mapping.service import DEFAULT_REMOTE
+from mapping.schema import DEFAULT_REMOTE
 from mapping.session import check_remote
 from mapping.writer import MappingError
 from topo.lab_cli import app as lab_app

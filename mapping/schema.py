@@ -11,7 +11,7 @@ SCHEMA_FILE: Final = Path(__file__).with_name("mapping.ovsschema")
 DATABASE: Final = "Lockgate_Mapping"
 
 DEFAULT_REMOTE: Final = "unix:/run/lockgate/mapping.sock"
-"""Where the mapping database is looked for unless LOCKGATE_DB, or --db, says where it is."""
+"""Where clients look for the database, and `lockgate mapping serve` offers it, unless LOCKGATE_DB or --db says."""
 
 Json = Any
 """A value as RFC 7047 writes it in JSON; its shape depends on the column."""

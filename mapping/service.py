@@ -15,9 +15,6 @@ from typing import Final, NoReturn
 from mapping import schema
 from mapping.writer import MappingError
 
-DEFAULT_REMOTE: Final = "unix:/run/lockgate/mapping.sock"
-"""Where clients look for the database, and `lockgate mapping serve` offers it, unless told otherwise."""
-
 DEFAULT_FILE: Final = Path("/var/lib/lockgate/mapping.db")
 
 _REMOTE: Final = re.compile(r"punix:/.+|ptcp:([0-9]{1,5})(?::[0-9a-f.:\[\]]+)?")
