@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from topo import netns
-from topo.waiting import wait_until
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+
+_END_SECONDS: Final = 5
 
 
 class OpenVSwitch:
@@ -93,14 +96,16 @@ def end(pidfile: Path, how: signal.Signals = signal.SIGTERM) -> None:
     """End the process that wrote the file, and wait until it is gone; one that does not listen is killed."""
     for signum in (how, signal.SIGKILL):
         if pid := pid_of(pidfile):
-            os.kill(pid, signum)
-            with contextlib.suppress(TimeoutError):
-                wait_until(lambda: _gone(pid), 5, f"process {pid} to end")
+            with contextlib.suppress(ProcessLookupError), _process(pid) as process:
+                os.kill(pid, signum)
+                # Ready once its last thread has ended: only then are its sockets closed.
+                select.select([process], [], [], _END_SECONDS)
 
 
-def _gone(pid: int) -> bool:
-    """Whether a process has ended: then its sockets are closed, which they are not yet when its memory is gone."""
+@contextlib.contextmanager
+def _process(pid: int) -> Iterator[int]:
+    process = os.pidfd_open(pid)
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
+        yield process
+    finally:
+        os.close(process)
