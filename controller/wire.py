@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ryu.ofproto import ofproto_v1_5 as ofp
 from ryu.ofproto import ofproto_v1_5_parser as parser
@@ -25,10 +25,8 @@ EXACT: Final = (1 << 64) - 1
 
 _PROTOCOL: Final = ProtocolDesc(version=ofp.OFP_VERSION)
 _BUNDLE_ADD: Final = struct.Struct("!BBHIIHH")
-_XID: Final = struct.Struct("!I")
-_XID_AT: Final = 4  # struct ofp_header
-_COOKIE: Final = struct.Struct("!Q")
-_COOKIE_AT: Final = ofp.OFP_HEADER_SIZE  # struct ofp_flow_mod
+_XID_END: Final = ofp.OFP_HEADER_SIZE  # of struct ofp_header, whose last field it is
+_COOKIE_END: Final = ofp.OFP_HEADER_SIZE + 8  # in struct ofp_flow_mod, whose first field it is
 _PORT_ONES: Final = 0xFFFFFFFF
 _BUNDLE_FLAGS: Final = ofp.OFPBF_ATOMIC | ofp.OFPBF_ORDERED
 
@@ -97,39 +95,48 @@ def encode(flow: Flow, xid: int) -> bytes:
     return _message(message, xid)
 
 
-@cache
-def _template(shape: Shape) -> tuple[bytes, tuple[tuple[int, int], ...]]:
-    """The bytes of a shape's flow with zero values, and where, from and to, each value stands in them.
+class _Template(NamedTuple):
+    """A shape's message as one number, with zero values, and by how many bits each value is shifted into it."""
 
-    A value's place is where the bytes change when it goes from no bit to all bits.
-    """
+    blank: int
+    size: int
+    shifts: tuple[int, ...]
+
+
+@cache
+def _template(shape: Shape) -> _Template:
+    """A value's place is where the bytes change when it goes from no bit to all bits."""
     fields = [part for part in (*shape.match, *shape.actions) if isinstance(part, Field) or part is Output]
     zeros = (0,) * len(fields)
     blank = encode(Flow(shape, zeros, 0), 0)
-    places = []
+    shifts = []
     for index, part in enumerate(fields):
         ones = part.ones if isinstance(part, Field) else _PORT_ONES
         filled = encode(Flow(shape, (*zeros[:index], ones, *zeros[index + 1 :]), 0), 0)
         changed = [at for at, (old, new) in enumerate(zip(blank, filled, strict=True)) if old != new]
         if changed != list(range(changed[0], changed[0] + (ones.bit_length() + 7) // 8)):
             raise AssertionError(f"{part} of {shape} is not in one place")
-        places.append((changed[0], changed[-1] + 1))
-    return blank, tuple(places)
+        shifts.append(8 * (len(blank) - changed[-1] - 1))
+    return _Template(int.from_bytes(blank), len(blank), tuple(shifts))
+
+
+def _stamp(template: _Template, xid: int, cookie: int, values: Iterable[int]) -> bytes:
+    """Numbers as long as a message are added faster than slices of it are written."""
+    size = template.size
+    message: int = template.blank
+    message |= xid << 8 * (size - _XID_END) | cookie << 8 * (size - _COOKIE_END)
+    for shift, value in zip(template.shifts, values, strict=True):
+        message |= value << shift
+    return message.to_bytes(size)
 
 
 def flow_add(flow: Flow, xid: int) -> bytes:
     """The message that installs the flow, or overwrites one of the same table, priority and match."""
-    blank, places = _template(flow.shape)
-    message = bytearray(blank)
-    _XID.pack_into(message, _XID_AT, xid)
-    _COOKIE.pack_into(message, _COOKIE_AT, flow.cookie)
-    for (start, end), value in zip(places, flow.values, strict=True):
-        message[start:end] = value.to_bytes(end - start)
-    return bytes(message)
+    return _stamp(_template(flow.shape), xid, flow.cookie, flow.values)
 
 
 @cache
-def _blank_delete() -> bytes:
+def _delete_template() -> _Template:
     message = parser.OFPFlowMod(
         _PROTOCOL,
         cookie_mask=EXACT,
@@ -138,15 +145,13 @@ def _blank_delete() -> bytes:
         out_port=ofp.OFPP_ANY,
         out_group=ofp.OFPG_ANY,
     )
-    return _message(message, 0)
+    blank = _message(message, 0)
+    return _Template(int.from_bytes(blank), len(blank), ())
 
 
 def flow_delete(cookie: int, xid: int) -> bytes:
     """The message that removes the flows with exactly this cookie. Open vSwitch finds them by index."""
-    message = bytearray(_blank_delete())
-    _XID.pack_into(message, _XID_AT, xid)
-    _COOKIE.pack_into(message, _COOKIE_AT, cookie)
-    return bytes(message)
+    return _stamp(_delete_template(), xid, cookie, ())
 
 
 def bundle(change: Change, bundle_id: int, xid: int) -> Iterator[bytes]:
