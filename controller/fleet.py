@@ -8,6 +8,7 @@ first complete load of the database: until then "it names no such host" cannot b
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
@@ -26,17 +27,22 @@ log = logging.getLogger(__name__)
 _STEP_MS: Final = 1000
 """Longest wait for news from the database at a time."""
 
+LINGER: Final = 60.0
+"""Seconds for which a host that has disconnected is still followed in the database: most come back."""
+
 
 class Fleet:
     """The controller without Ryu's events: `connected`, `disconnected` and the like are told by the app."""
 
     def __init__(self, remotes: Sequence[str]) -> None:
-        self._replica = Replica(remotes)
+        self._replica = Replica(remotes, hosts=())
         self._reporter = Reporter(remotes, self.hosts)
         self._prober = Prober()
         self._switches: dict[int, Switch] = {}
         self._reconcilers: dict[int, Reconciler] = {}
         self._refused: set[int] = set()
+        self._followed: dict[RowId, float] = {}
+        """Host that is followed -> when one of its bridges was last seen connected."""
         self._was_current = False
 
     def start(self) -> list[Any]:
@@ -64,6 +70,7 @@ class Fleet:
         self._switches[switch.id] = switch
         self._refused.discard(switch.id)
         if self._replica.in_sync:
+            self._choose_hosts()
             self._serve(switch)
 
     def disconnected(self, datapath: Any) -> None:
@@ -103,13 +110,25 @@ class Fleet:
                     log.info("mapping database %s: in sync, config_seq %d", session.remote, self._replica.config_seq)
                 else:
                     log.error("mapping database %s lost (%s): the last flows stay", session.remote, session.error)
+            self._choose_hosts()
             self._replica.session.block(_STEP_MS)
+
+    def _choose_hosts(self) -> None:
+        """Follow in the database what the connected hosts need."""
+        now = time.monotonic()
+        for datapath in self._switches:
+            if host := self._replica.linked.host_of(datapath):
+                self._followed[host.uuid] = now
+        self._followed = {uuid: seen for uuid, seen in self._followed.items() if now - seen < LINGER}
+        self._replica.follow(self._followed.keys())
 
     def _database_changed(self) -> None:
         touched = self._replica.take_touched()
         bad = self._replica.linked.bad
-        for uuid in (touched.hosts | touched.vpcs | touched.ports | touched.mappings) & bad.keys():
+        for uuid in touched.bad & bad.keys():
             log.error("mapping database: %s", bad[uuid])
+        if touched.hosts:
+            self._choose_hosts()
         for datapath, switch in list(self._switches.items()):
             if datapath in self._reconcilers:
                 self._reconcilers[datapath].wake(touched)
@@ -118,6 +137,8 @@ class Fleet:
 
     def _serve(self, switch: Switch) -> None:
         host = self._replica.linked.host_of(switch.id)
+        if host is not None and not self._replica.ready(host.uuid):
+            return  # what it needs is on its way, and nothing is swept before it is here
         if host is not None:
             bridge = next(bridge for bridge, datapath in datapaths(host).items() if datapath == switch.id)
             log.info("%s %s: datapath %016x connected", host.name, bridge, switch.id)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from ryu.lib import hub
 
-from controller.switch import Switch, SwitchError
+from controller.switch import Switch, SwitchError, Ticket
 from flows.change import Change
 from flows.desired import drop_cookies
 from flows.incremental import BridgeFlows
@@ -30,6 +29,14 @@ RETRY_INTERVAL: Final = 1.0
 def datapaths(host: Host) -> dict[str, int]:
     """The datapath ids of a host's bridges, by role."""
     return {BR_GUEST: host.guest_datapath, BR_NIC: host.nic_datapath}
+
+
+class _State(NamedTuple):
+    """How far a bridge is."""
+
+    applied_seq: int
+    host: Host | None
+    peers: tuple[Host, ...]
 
 
 class Reconciler:
@@ -58,6 +65,10 @@ class Reconciler:
         self._touched = Touched()
         self._trusted = False
         self._suspects: set[int] = set()
+        self._ticket: Ticket | None = None
+        """Of what was sent last, until it is confirmed."""
+        self._next: _State | None = None
+        """What is so when it is."""
         self._changed = hub.Event()
 
     def wake(self, touched: Touched | None = None) -> None:
@@ -85,15 +96,19 @@ class Reconciler:
         self.switch.watch()
         while self.running:
             try:
-                self._reconcile()
+                done = self._reconcile()
             except SwitchError as error:
                 if self.running:
                     log.error("%s: %s; reading back and trying again", self.name, error)  # noqa: TRY400 - it says all
                     self.problem = str(error)
-                    self._trusted = False
+                    self._trusted, self._ticket, self._next = False, None, None
                     hub.sleep(RETRY_INTERVAL)
                 continue
-            on_applied(self)
+            if done:
+                on_applied(self)
+            if self._flows and self._flows.busy:
+                hub.sleep(0)
+                continue
             if not self._changed.wait(timeout=AUDIT_INTERVAL):
                 self._trusted = False
             self._changed.clear()
@@ -107,59 +122,88 @@ class Reconciler:
         packets = self.switch.packets(TABLES[self.bridge]["DROP"].number)
         return {reason: packets.get(cookie, 0) for reason, cookie in drop_cookies(self.bridge).items()}
 
-    def _reconcile(self) -> None:
+    def _reconcile(self) -> bool:
+        """One step: while the flows are busy, there is more to do. Returns whether it could be made."""
         installed = self._read_back()
         # Until something is sent nothing else runs: the rows are those of one moment.
         config_seq = self._replica.config_seq
-        touched, self._touched = self._touched, Touched()
         host = self._owner()
+        if host and not self._replica.ready(host.uuid):
+            self._flows, self._trusted = None, False
+            return False
+        touched, self._touched = self._touched, Touched()
         # What is missing when the database has not moved is somebody else's doing.
         unasked = installed is not None and not touched and self.applied_seq == config_seq
-        for change in self._changes(host, touched, installed):
+        added = deleted = 0
+        for change in self._changes(host, touched, installed, config_seq):
             if change:
-                what = "its flows were changed behind our back; mending: " if unasked else ""
-                log.log(logging.WARNING if unasked else logging.INFO, "%s: %s%s", self.name, what, change)
-                self.switch.apply(change)
-        peers = self._flows.peers if self._flows else ()
-        self.applied_seq, self.host, self.problem = config_seq, host, ""
-        if peers != self.peers:
-            self.peers = peers
+                self._send(change)
+                added, deleted = added + len(change.add), deleted + len(change.delete)
+        if added or deleted:
+            what = "its flows were changed behind our back; mended: " if unasked else ""
+            level = logging.WARNING if unasked else logging.INFO
+            log.log(level, "%s: %s%d flows added, %d deleted", self.name, what, added, deleted)
+        if self._flows:
+            config_seq = self._flows.applied(config_seq)
+        state: _State | None = _State(config_seq, host, self._flows.peers if self._flows else ())
+        if self._flows and self._flows.busy and (added or deleted):
+            # What was sent last is confirmed after what is sent next; what was sent before it is confirmed.
+            state, self._next = self._next, state
+        else:
+            self._confirm()
+            self._next = None
+        self.problem = ""
+        if state:
+            self.applied_seq, self.host = max(self.applied_seq, state.applied_seq), state.host
+            if state.peers != self.peers:
+                self.peers = state.peers
+        return state is not None
 
-    def _changes(self, host: Host | None, touched: Touched, installed: set[int] | None) -> Iterator[Change]:
+    def _send(self, change: Change) -> None:
+        """Send a change, and see that the one before it has been made: while the switch works, the next is prepared."""
+        ticket = self.switch.begin(change)
+        self._confirm()
+        self._ticket = ticket
+
+    def _confirm(self) -> None:
+        ticket, self._ticket = self._ticket, None
+        if ticket:
+            self.switch.finish(ticket)
+
+    def _changes(
+        self, host: Host | None, touched: Touched, installed: Sequence[int] | None, config_seq: int
+    ) -> Iterator[Change]:
         """What to send to a switch that holds these cookies; None: those that were confirmed last."""
-        flows, ofports, linked = self._flows, self.switch.ofports, self._replica.linked
+        flows, ofports = self._flows, self.switch.ofports
         if host is None:
             self._flows = None
             yield Change((), tuple(installed or ()))
             return
         if installed is None:
             if flows:
-                yield flows.update(touched, ofports)
+                yield flows.update(touched, ofports, config_seq)
             return
-        suspects, self._suspects = self._suspects & installed, set()
-        installed -= suspects
+        suspects, self._suspects = self._suspects.intersection(installed), set()
         yield Change((), tuple(suspects))
-        if flows and flows.host == host.uuid:
-            flows.update(touched, ofports)
-            yield from flows.mend(installed)
-            return
-        # Not kept before it is whole: if the switch fails in between, it is begun anew.
-        self._flows = None
-        flows = BridgeFlows(self.bridge, host.uuid, linked)
-        if installed:
-            deque(flows.load(ofports), maxlen=0)
-            self._flows = flows
-            yield from flows.mend(installed)
-        else:
-            yield from flows.load(ofports)
-            self._flows = flows
+        if flows is None or flows.host != host.uuid:
+            flows = self._flows = BridgeFlows(self.bridge, host.uuid, self._replica.linked)
+            if not installed:
+                yield flows.update(touched, ofports, config_seq)
+                return
+        flows.update(touched, ofports, config_seq)
+        while flows.busy:
+            hub.sleep(0)
+            touched, self._touched = self._touched, Touched()
+            flows.update(touched, self.switch.ofports, config_seq)
+        if suspects or not flows.matches(installed):
+            yield from flows.mend(set(installed) - suspects)
 
     def _owner(self) -> Host | None:
         """The host that has this datapath as this bridge, by the database now."""
         host = self._replica.linked.host_of(self.switch.id)
         return host if host and datapaths(host)[self.bridge] == self.switch.id else None
 
-    def _read_back(self) -> set[int] | None:
+    def _read_back(self) -> Sequence[int] | None:
         """The cookies that the switch holds; None when they are known: what was confirmed, and changed by nobody."""
         host = self._owner()
         if self._trusted and self._flows and host and self._flows.host == host.uuid:

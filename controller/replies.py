@@ -9,7 +9,7 @@ of one piece, in the attribute that Ryu has for the class of a body, and only wh
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ryu.ofproto import ofproto_v1_5 as ofp
@@ -18,7 +18,7 @@ from ryu.ofproto import ofproto_v1_5_parser as parser
 _LENGTH_AND_EVENT: Final = struct.Struct("!HH")
 _UPDATE_COOKIE: Final = struct.Struct("!16xQ")
 """Of struct ofp_flow_update_full, OpenFlow 1.5, 7.3.5.17."""
-_FULL: Final = (ofp.OFPFME_INITIAL, ofp.OFPFME_ADDED, ofp.OFPFME_REMOVED, ofp.OFPFME_MODIFIED)
+_PUT: Final = (ofp.OFPFME_INITIAL, ofp.OFPFME_ADDED, ofp.OFPFME_MODIFIED)
 _LENGTH_AND_COOKIE: Final = struct.Struct("!H14xQ")
 """Of struct ofp_flow_desc, OpenFlow 1.5, 7.3.5.2."""
 
@@ -40,45 +40,39 @@ parser.OFPFlowDescStatsReply.cls_stats_body_cls = Body
 parser.OFPFlowMonitorReply.cls_stats_body_cls = Body
 
 
-def cookies(replies: Iterable[Any]) -> Iterator[int]:
-    """The cookie of each flow in flow description replies."""
-    for data in _bodies(replies):
-        offset = 0
+def cookies(reply: Any) -> Iterator[int]:
+    """The cookie of each flow in one part of a flow description reply."""
+    for body in reply.body:
+        data, offset = body.data, 0
         while offset < len(data):
             length, cookie = _LENGTH_AND_COOKIE.unpack_from(data, offset)
             yield cookie
             offset += length
 
 
-def packets(replies: Iterable[Any]) -> Iterator[tuple[int, int]]:
-    """The cookie of each flow in flow description replies, and how many packets it has matched."""
-    for data in _bodies(replies):
-        offset = 0
+def packets(reply: Any) -> Iterator[tuple[int, int]]:
+    """The cookie of each flow in one part of a flow description reply, and how many packets it has matched."""
+    for body in reply.body:
+        data, offset = body.data, 0
         while offset < len(data):
             flow = parser.OFPFlowDesc.parser(data, offset)
             yield flow.cookie, dict(flow.stats.items())["packet_count"]
             offset += flow.length
 
 
-def changed_by_others(reply: Any) -> list[int]:
-    """The cookies of flows that a flow monitor reply tells of, but for our own changes, which come abbreviated.
+def changed_by_others(reply: Any) -> set[int]:
+    """The cookies of flows that somebody else has put where a flow monitor reply says; our own changes are abbreviated.
 
-    A pause, in which the switch has more to tell than it will, counts as a change of a flow with the cookie zero.
+    Flows that are gone, or a pause in which the switch has more to tell than it will, count as the cookie zero.
     """
-    changed: list[int] = []
-    for data in _bodies([reply]):
-        offset = 0
+    changed: set[int] = set()
+    for body in reply.body:
+        data, offset = body.data, 0
         while offset < len(data):
             length, event = _LENGTH_AND_EVENT.unpack_from(data, offset)
-            if event in _FULL:
-                changed += _UPDATE_COOKIE.unpack_from(data, offset)
+            if event in _PUT:
+                changed.update(_UPDATE_COOKIE.unpack_from(data, offset))
             elif event != ofp.OFPFME_ABBREV:
-                changed.append(0)
+                changed.add(0)
             offset += length
     return changed
-
-
-def _bodies(replies: Iterable[Any]) -> Iterator[bytes]:
-    for reply in replies:
-        for body in reply.body:
-            yield body.data

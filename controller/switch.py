@@ -1,15 +1,16 @@
 """One connected datapath: what it is asked, and what it answers.
 
-Every call blocks its greenlet until the switch has answered, and raises `SwitchError` when the switch refuses, does not
-answer, or is gone. Events come in through `take`.
+Who waits for an answer blocks its greenlet until it is there, and gets a `SwitchError` when the switch refuses, does
+not answer, or is gone. Events come in through `take`.
 """
 
 from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterable
-from typing import Any, Final
+from array import array
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
 
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_5 as ofp
@@ -36,7 +37,7 @@ class Switch:
 
     def __init__(self, datapath: Any) -> None:
         self.datapath = datapath
-        self._answers: dict[int, Any] = {}
+        self._questions: dict[int, Ticket] = {}
         self._bundles = itertools.count(1)
         self._watched = False
 
@@ -56,27 +57,49 @@ class Switch:
 
     def gone(self) -> None:
         """The connection has ended: whoever waits for an answer gets none."""
-        for answers in self._answers.values():
-            answers.put(None)
+        for xid in list(self._questions):
+            self._answer(xid, SwitchError("the connection ended"))
 
     def take(self, message: Any) -> None:
         """An answer has arrived."""
-        answers = self._answers.get(message.xid)
-        if answers is not None:
-            answers.put(message)
+        question = self._questions.get(message.xid)
+        if question is None:
+            return
+        if message.msg_type == ofp.OFPT_ERROR:
+            self._answer(message.xid, SwitchError(_describe(message)))
+        else:
+            # Here, so that parts are not kept until the last one has come.
+            question.read(message)
+            self._answer(message.xid, question.is_last(message))
 
-    def cookies(self) -> set[int]:
+    def cookies(self) -> array[int]:
         """The cookies of all flows of ours that the switch holds."""
-        return set(replies.cookies(self._read_flows(ofp.OFPTT_ALL)))
+        cookies = array("Q")
+        self._read_flows(ofp.OFPTT_ALL, lambda reply: cookies.extend(replies.cookies(reply)))
+        return cookies
 
     def packets(self, table: int) -> dict[int, int]:
         """Cookie -> packets that the flow has matched, for every flow of ours in a table."""
-        return dict(replies.packets(self._read_flows(table)))
+        packets: dict[int, int] = {}
+        self._read_flows(table, lambda reply: packets.update(replies.packets(reply)))
+        return packets
 
-    def apply(self, change: Change) -> None:
-        """Make the change in one atomic bundle; returns when the switch has confirmed it."""
+    def begin(self, change: Change) -> Ticket:
+        """Send the change as one atomic bundle; `finish` tells how it went."""
         xid = next(_xids)
-        self._ask(xid, _chunks(wire.bundle(change, next(self._bundles), xid)), _is_commit_reply)
+        return self._ask(xid, _chunks(wire.bundle(change, next(self._bundles), xid)), lambda _: None, _is_commit_reply)
+
+    def finish(self, ticket: Ticket) -> None:
+        """Wait until the switch has answered in full."""
+        while True:
+            try:
+                answer = ticket.answers.get(timeout=ANSWER_TIMEOUT)
+            except hub.QueueEmpty:
+                raise SwitchError(f"no answer within {ANSWER_TIMEOUT:.0f} s") from None
+            if isinstance(answer, SwitchError):
+                raise answer
+            if answer:
+                return
 
     def watch(self) -> None:
         """Ask to be told when anyone changes flows. The news come as flow monitor replies."""
@@ -89,31 +112,37 @@ class Switch:
         """Have the switch send a frame. There is no answer to wait for."""
         self.datapath.send(wire.packet_out(actions, frame, next(_xids)))
 
-    def _read_flows(self, table: int) -> list[Any]:
+    def _read_flows(self, table: int, read: Callable[[Any], None]) -> None:
         xid = next(_xids)
-        return self._ask(xid, [wire.read_flows(table, xid)], _is_last_part)
+        self.finish(self._ask(xid, [wire.read_flows(table, xid)], read, _is_last_part))
 
-    def _ask(self, xid: int, messages: Iterable[bytes], is_last: Any) -> list[Any]:
-        answers = self._answers[xid] = hub.Queue()
-        received: list[Any] = []
-        try:
-            for message in messages:
-                if not self.datapath.send(message):
-                    raise SwitchError("the connection ended")
-            while True:
-                try:
-                    answer = answers.get(timeout=ANSWER_TIMEOUT)
-                except hub.QueueEmpty:
-                    raise SwitchError(f"no answer within {ANSWER_TIMEOUT:.0f} s") from None
-                if answer is None:
-                    raise SwitchError("the connection ended")
-                if answer.msg_type == ofp.OFPT_ERROR:
-                    raise SwitchError(_describe(answer))
-                received.append(answer)
-                if is_last(answer):
-                    return received
-        finally:
-            del self._answers[xid]
+    def _ask(
+        self,
+        xid: int,
+        messages: Iterable[bytes],
+        read: Callable[[Any], None],
+        is_last: Callable[[Any], bool],
+    ) -> Ticket:
+        ticket = self._questions[xid] = Ticket(read, is_last, hub.Queue())
+        for message in messages:
+            if not self.datapath.send(message):
+                self._answer(xid, SwitchError("the connection ended"))
+                break
+        return ticket
+
+    def _answer(self, xid: int, answer: bool | SwitchError) -> None:
+        self._questions[xid].answers.put(answer)
+        if answer:
+            del self._questions[xid]
+
+
+class Ticket(NamedTuple):
+    """A question to the switch: what is done with each part of an answer as it comes, and which part is the last."""
+
+    read: Callable[[Any], None]
+    is_last: Callable[[Any], bool]
+    answers: Any
+    """For each part, whether it was the last; or a `SwitchError`."""
 
 
 def _is_last_part(answer: Any) -> bool:

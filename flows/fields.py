@@ -6,6 +6,7 @@ Names and notation are those of ovs-fields(7), so that what this code prints is 
 from __future__ import annotations
 
 import enum
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -21,6 +22,11 @@ def _mac(value: int) -> str:
 def mac(text: str) -> int:
     """A MAC address as the number its six bytes are."""
     return int.from_bytes(bytes.fromhex(text.replace(":", "")))
+
+
+def ipv4(text: str) -> int:
+    """A canonical IPv4 address as the number its four bytes are."""
+    return int.from_bytes(socket.inet_pton(socket.AF_INET, text))
 
 
 def _ipv4(value: int) -> str:

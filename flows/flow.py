@@ -95,8 +95,8 @@ class Shape:
     priority: int
     match: tuple[Field | Match, ...]
     actions: tuple[Field | type[Output] | Action, ...]
-    seed: bytes = field(init=False)
-    """A hash of the shape, from which its flows' cookies are made."""
+    hash: hashlib.blake2b = field(init=False)
+    """Of the shape, to go on with into its flows' cookies: copying it costs half of hashing anew."""
     values: struct.Struct = field(init=False)
     """How its flows' values are packed to be hashed: 64 bits each, in network order."""
 
@@ -104,7 +104,7 @@ class Shape:
         self._check()
         holes = [part for part in (*self.match, *self.actions) if isinstance(part, Field) or part is Output]
         text = f"{self.table.name} {self.priority} {self.match} {self.actions}"
-        object.__setattr__(self, "seed", hashlib.blake2b(text.encode(), digest_size=16).digest())
+        object.__setattr__(self, "hash", hashlib.blake2b(text.encode(), digest_size=6))
         object.__setattr__(self, "values", struct.Struct(f"!{len(holes)}Q"))
 
     def _check(self) -> None:
@@ -127,14 +127,13 @@ class Shape:
                     raise ValueError(f"{where} the reason {action.value}")
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(NamedTuple):
     """One rule. Equal flows have equal cookies; a flow with other content has another cookie."""
 
     shape: Shape
     values: tuple[int, ...]
     cookie: int
-    """Our mark, and 48 bits of a hash of everything the flow says: cookies alone tell what differs."""
+    """As `cookie` makes it: cookies alone tell what differs."""
 
     @property
     def table(self) -> Table:
@@ -177,6 +176,13 @@ class Flow:
 _shape = cache(Shape)
 
 
+def cookie(shape: Shape, values: tuple[int, ...]) -> int:
+    """Our mark, and 48 bits of a hash of everything that the flow with this shape and values says."""
+    digest = shape.hash.copy()
+    digest.update(shape.values.pack(*values))
+    return COOKIE_MARK << COOKIE_MARK_SHIFT | int.from_bytes(digest.digest())
+
+
 def flow(table: Table, priority: int, match: FieldMatch, actions: Iterable[Action]) -> Flow:
     """A flow from plain values.
 
@@ -202,8 +208,7 @@ def flow(table: Table, priority: int, match: FieldMatch, actions: Iterable[Actio
         else:
             done.append(action)
     shape = _shape(table, priority, tuple(matched), tuple(done))
-    digest = hashlib.blake2b(shape.values.pack(*values), digest_size=6, key=shape.seed).digest()
-    return Flow(shape, tuple(values), COOKIE_MARK << COOKIE_MARK_SHIFT | int.from_bytes(digest))
+    return Flow(shape, tuple(values), cookie(shape, tuple(values)))
 
 
 def drop(reason: Reason) -> tuple[Action, ...]:

@@ -1,24 +1,30 @@
 """The flows of one bridge, kept as the pure function of `flows.desired` would make them, at the cost of what changed.
 
-Each flow comes from one row: a mapping, a port, a VPC, another host, or the host's own. Of each row only the cookies of
-its flows are kept; the flows are made anew when they are needed. What changed is recomputed row by row.
+Each flow comes from one thing: an address, a port, a VPC, another host, or the host's own. Of an address only its place
+is kept, which it shares with the other addresses of its port, and of the rest the cookies; flows are made when they are
+needed. What concerns this host's own ports is done at once, whole; other addresses have their turn (`flows.backlog`).
 """
 
 from __future__ import annotations
 
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import reduce
+from itertools import islice
 from typing import Final
 
+from flows.backlog import Addresses, Backlog
 from flows.change import Change
 from flows.desired import RULES, Ofports, misses
+from flows.fields import ipv4
 from flows.flow import Flow
-from flows.view import Location
+from flows.pattern import Bridge, Place
 from mapping.linked import Linked, Touched
 from mapping.model import Host, RowId
 
-SLICE: Final = 4000
-"""Rows whose flows are sent in one bundle when there are many: while the switch commits it, the next is made."""
+SLICE: Final = 500
+"""Addresses whose flows are sent in one bundle when there are many: what comes meanwhile waits for no more."""
 
 
 class BridgeFlows:
@@ -28,7 +34,7 @@ class BridgeFlows:
     """
 
     def __init__(self, bridge: str, host: RowId, linked: Linked) -> None:
-        self._bridge = bridge
+        self._bridge = Bridge(bridge, host)
         self._rules = RULES[bridge]
         self.host = host
         self._linked = linked
@@ -38,154 +44,245 @@ class BridgeFlows:
         self._host = host
         self._ofports = dict(ofports)
         self._cookies: dict[RowId, tuple[int, ...]] = {}
-        """Row -> cookies of the flows that come from it. The host's own row stands for the misses, too."""
+        """Row -> cookies of the flows that come from it alone. The host's own row stands for the misses, too."""
         self._ports: dict[RowId, RowId] = {}
         """Ports of this host -> their VPC."""
         self._members: defaultdict[RowId, set[RowId]] = defaultdict(set)
         """VPC -> ports of this host in it. Only these VPCs are known here."""
-        self._peer_of: dict[RowId, RowId] = {}
-        """Mapping -> the other host that it leads to."""
+        self._vnis: dict[RowId, int] = {}
+        """VPC -> the VNI that its flows have."""
+        self._places: dict[RowId, Place] = {}
+        """Port -> its place, as the rows are now."""
+        self._installed: defaultdict[RowId, dict[str, Place]] = defaultdict(dict)
+        """VPC -> address -> the place that its flows were made of."""
         self._peers: Counter[RowId] = Counter()
-        """Other host -> mappings that lead there. Those without are no peers."""
+        """Other host -> addresses that lead there. Those without are no peers."""
+        self._backlog = Backlog()
+        self._count = self._digest = 0
+        """How many flows there are, and the sum, without carry, of their cookies."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether `update` has more to say."""
+        return bool(self._backlog)
 
     @property
     def cookies(self) -> Iterator[int]:
         """The cookie of every flow."""
-        return (cookie for cookies in self._cookies.values() for cookie in cookies)
+        for cookies in self._cookies.values():
+            yield from cookies
+        for addresses in self._installed.values():
+            for ip, there in addresses.items():
+                yield from there.cookies(ipv4(ip))
 
     @property
     def peers(self) -> tuple[Host, ...]:
         """The hosts that this one exchanges tunnel packets with."""
         return tuple(self._linked.hosts[uuid] for uuid in self._peers if uuid in self._linked.hosts)
 
-    def update(self, touched: Touched, ofports: Ofports) -> Change:
-        """Take in that these rows, or the bridge's ports, have changed; return what that changes of the flows."""
-        host = self._linked.hosts.get(self.host)
-        if host != self._host:
-            return self._start_over(ofports)
-        if host is None:
-            return Change()
-        stale: set[RowId] = set()
-        if ofports != self._ofports:
-            self._ofports = dict(ofports)
-            stale |= self._ports.keys()
-            for port in self._ports:
-                stale.update(self._linked.mappings_of(port))
-        known_vpcs = {vpc for vpc in touched.vpcs if vpc in self._members or vpc in self._cookies}
-        for vpc in known_vpcs | self._move_ports(touched.ports):
-            stale.add(vpc)
-            stale.update(self._linked.mappings_of(vpc))
-        stale.update(port for port in touched.ports if port in self._ports or port in self._cookies)
-        stale |= touched.mappings
-        stale |= self._count_peers(stale)
-        stale |= touched.hosts & self._peers.keys()
-        return self._recompute(stale)
+    def applied(self, config_seq: int) -> int:
+        """The last change of which `update` has said everything, when this is the last that it was told of."""
+        return self._backlog.done(config_seq)
 
-    def load(self, ofports: Ofports) -> Iterator[Change]:
-        """Begin with the rows as they are; yield all flows, slice by slice.
+    def matches(self, cookies: Sequence[int]) -> bool:
+        """Whether a switch that holds these cookies holds all the flows and no other, as far as a sum can tell."""
+        return len(cookies) == self._count and reduce(operator.xor, cookies, 0) == self._digest
 
-        What changes between two slices must be told to `update` after the last one, as always; until then the flows
-        are not whole, and nothing else may be asked.
+    def update(self, touched: Touched, ofports: Ofports, config_seq: int) -> Change:
+        """Take in that this was touched, or the bridge's ports, by this change; return what to change of the flows.
+
+        While `busy`, that is not all: call again, with nothing touched if nothing was.
         """
         host = self._linked.hosts.get(self.host)
-        self._clear(host, ofports)
         if host is None:
-            return
-        self._move_ports(self._linked.ports)
-        mappings = [uuid for vpc in self._members for uuid in self._linked.mappings_of(vpc)]
-        peers = self._count_peers(mappings)
-        yield self._recompute([self.host, *self._ports, *self._members, *peers])
-        for rows in _slices(mappings):
-            yield self._recompute(rows)
+            delete = tuple(self.cookies)
+            self._clear(None, ofports)
+            return Change((), delete)
+        step = _Step()
+        self._take_in(host, touched, ofports, config_seq, step)
+        for vpc, addresses in self._backlog.take(SLICE):
+            for ip, port in addresses.items():
+                self._remake(vpc, ip, port, step)
+        step.rows.update(uuid for uuid in step.hosts if (uuid in self._peers) != (uuid in self._cookies))
+        for uuid in step.rows:
+            flows = list(self._flows(uuid))
+            step.remove(self._cookies.pop(uuid, ()))
+            if flows:
+                self._cookies[uuid] = tuple(flow.cookie for flow in flows)
+            step.put(flows)
+        change = step.change()
+        self._count += len(change.add) - len(change.delete)
+        self._digest ^= reduce(operator.xor, (flow.cookie for flow in change.add), 0)
+        self._digest ^= reduce(operator.xor, change.delete, 0)
+        return change
 
     def mend(self, installed: Collection[int]) -> Iterator[Change]:
         """What makes a switch that holds these cookies hold what it should, slice by slice: what is stale first."""
         have = set(installed)
-        if stale := have.difference(self.cookies):
+        if have and (stale := have.difference(self.cookies)):
             yield Change((), tuple(stale))
-        incomplete = [uuid for uuid, cookies in self._cookies.items() if not have.issuperset(cookies)]
-        for rows in _slices(incomplete):
-            yield Change(tuple(flow for uuid in rows for flow in self._flows(uuid) if flow.cookie not in have))
+        missing = (flow for flow in self._all() if flow.cookie not in have)
+        while flows := tuple(islice(missing, 2 * SLICE)):
+            yield Change(flows)
 
-    def _start_over(self, ofports: Ofports) -> Change:
-        """The host's own row is another: every flow may be, too."""
-        before = set(self.cookies)
-        add = [flow for change in self.load(ofports) for flow in change.add if flow.cookie not in before]
-        return Change(tuple(add), tuple(before.difference(self.cookies)))
+    def _take_in(self, host: Host, touched: Touched, ofports: Ofports, config_seq: int, step: _Step) -> None:
+        """Note what was touched. What concerns this host's own ports is part of this step, whole."""
+        ports = set(touched.ports)
+        afresh = host != self._host
+        if afresh:
+            step.rows |= {self.host, *self._members, *self._peers}
+            ports.update(self._linked.ports_of(self.host), self._ports, self._places)
+        if ofports != self._ofports:
+            ports |= self._ports.keys()
+        self._host, self._ofports = host, dict(ofports)
+        for port in ports:
+            self._places.pop(port, None)
+        own, left, joined = self._move_ports(ports)
+        step.rows |= own
+        step.rows |= touched.hosts & self._peers.keys()
+        step.rows |= touched.vpcs & self._cookies.keys()
+        renumbered = {
+            vpc for vpc in touched.vpcs & self._members.keys() if self._vnis.get(vpc) != self._linked.vpcs[vpc].vni
+        }
+        for vpc in (left | renumbered) & self._vnis.keys():
+            self._take_out(vpc, step)
+        for vpc in joined | renumbered | (set(self._members) if afresh else set()):
+            self._put_in(vpc, config_seq, step)
+        for vpc in self._members.keys() & touched.addresses.keys():
+            self._sort(vpc, touched.addresses[vpc], config_seq, step)
+        for port in own & self._ports.keys():
+            self._sort(self._ports[port], dict.fromkeys(self._linked.addresses_of(port), port), config_seq, step)
 
-    def _move_ports(self, ports: Iterable[RowId]) -> set[RowId]:
-        """Note which of these ports are on this host now; return the VPCs that thereby come or go here."""
-        known = set(self._members)
+    def _sort(self, vpc: RowId, addresses: Addresses, config_seq: int, step: _Step) -> None:
+        """What leads to this host's own ports, or led there, is done now; the rest has its turn."""
+        installed = self._installed[vpc]
+        later: Addresses = {}
+        for ip, port in addresses.items():
+            if port in self._ports or ((there := installed.get(ip)) and there.host == self.host):
+                self._backlog.forget(vpc, ip)
+                self._remake(vpc, ip, port, step)
+            else:
+                later[ip] = port
+        self._backlog.add(vpc, later, config_seq)
+
+    def _move_ports(self, ports: Iterable[RowId]) -> tuple[set[RowId], set[RowId], set[RowId]]:
+        """Note which of these ports are on this host now.
+
+        Returns those that are, or were; and the VPCs that have none here any more, and that have their first.
+        """
+        own: set[RowId] = set()
+        vpcs: set[RowId] = set()
         for uuid in ports:
             vpc = self._ports.pop(uuid, None)
             if vpc is not None:
+                own.add(uuid)
+                vpcs.add(vpc)
                 self._members[vpc].discard(uuid)
-                if not self._members[vpc]:
-                    del self._members[vpc]
             port = self._linked.ports.get(uuid)
             if port is not None and port.host == self.host:
+                own.add(uuid)
                 self._ports[uuid] = port.vpc
+                vpcs.add(port.vpc)
                 self._members[port.vpc].add(uuid)
-        return known ^ self._members.keys()
+        left = {vpc for vpc in vpcs if not self._members[vpc]}
+        for vpc in left:
+            del self._members[vpc]
+        return own, left, {vpc for vpc in vpcs - left if vpc not in self._vnis}
 
-    def _count_peers(self, rows: Iterable[RowId]) -> set[RowId]:
-        """Note where the mappings among these rows lead now; return the hosts that thereby become peers, or cease."""
-        changed: set[RowId] = set()
-        for uuid in rows:
-            if (old := self._peer_of.pop(uuid, None)) is not None:
-                self._peers[old] -= 1
-                if not self._peers[old]:
-                    del self._peers[old]
-                    changed.add(old)
-            location = self._location(uuid)
-            if location is not None and location.host.uuid != self.host:
-                new = location.host.uuid
-                self._peer_of[uuid] = new
-                self._peers[new] += 1
-                if self._peers[new] == 1:
-                    changed.add(new)
-        return changed
+    def _take_out(self, vpc: RowId, step: _Step) -> None:
+        """A VPC's flows go all at once: nothing of it must be left when another has its VNI."""
+        self._backlog.drop(vpc)
+        step.rows.add(vpc)
+        for ip in list(self._installed[vpc]):
+            self._remake(vpc, ip, None, step)
+        del self._installed[vpc], self._vnis[vpc]
+        for port in self._linked.ports_of(vpc):
+            self._places.pop(port, None)
 
-    def _location(self, uuid: RowId) -> Location | None:
-        """Where a mapping leads, if it is one of a VPC that is known here, and leads anywhere."""
-        mapping = self._linked.mappings.get(uuid)
-        if mapping is None or mapping.vpc not in self._members:
-            return None
-        port = self._linked.ports[mapping.port]
-        if port.host is None:
-            return None
-        return Location(self._linked.vpcs[mapping.vpc], mapping.ip, port, self._linked.hosts[port.host])
+    def _put_in(self, vpc: RowId, config_seq: int, step: _Step) -> None:
+        """A VPC is to be looked at whole: it has its first port here, another VNI, or the host has changed."""
+        step.rows.add(vpc)
+        self._vnis[vpc] = self._linked.vpcs[vpc].vni
+        for port in self._linked.ports_of(vpc):
+            self._sort(vpc, dict.fromkeys(self._linked.addresses_of(port), port), config_seq, step)
+
+    def _remake(self, vpc: RowId, ip: str, port: RowId | None, step: _Step) -> None:
+        """An address leads there now."""
+        installed = self._installed[vpc]
+        old, new = installed.get(ip), self._place(port)
+        if new is not None:
+            installed[ip] = new
+        if old == new:
+            return
+        number = ipv4(ip)
+        if old is not None:
+            step.remove(old.cookies(number))
+            self._count_peer(old.host, -1, step)
+        if new is None:
+            del installed[ip]
+        else:
+            step.put(new.flows(number))
+            self._count_peer(new.host, 1, step)
+
+    def _count_peer(self, host: RowId, by: int, step: _Step) -> None:
+        if host != self.host:
+            self._peers[host] += by
+            if not self._peers[host]:
+                del self._peers[host]
+            step.hosts.add(host)
+
+    def _place(self, uuid: RowId | None) -> Place | None:
+        """Where a port's addresses are now; None if they are nowhere."""
+        there = self._places.get(uuid) if uuid else None
+        if there is None and uuid and (port := self._linked.ports.get(uuid)) and port.host:
+            host, vpc = self._linked.hosts[port.host], self._linked.vpcs[port.vpc]
+            there = self._places[uuid] = self._bridge.place(port, vpc, host, self._ofports)
+        return there
 
     def _flows(self, uuid: RowId) -> Iterable[Flow]:
-        """The flows that come from a row, as the pure function makes them. A row that is gone has none."""
+        """The flows that come from a row alone, as the pure function makes them. A row that is gone has none."""
         host, linked, rules = self._host, self._linked, self._rules
         if host is None:
             return ()
-        if (location := self._location(uuid)) is not None:
-            return rules.of_address(host, location, self._ofports)
+        # A row may be gone already of which `update` is told next.
         if uuid in self._ports and uuid in linked.ports:
             return rules.of_port(linked.ports[uuid], linked.vpcs[linked.ports[uuid].vpc], self._ofports)
         if uuid in self._peers and uuid in linked.hosts:
             return rules.of_peer(host, linked.hosts[uuid])
         if uuid in self._members and uuid in linked.vpcs:
             return rules.of_vpc(linked.vpcs[uuid])
-        return (*misses(self._bridge), *rules.of_host(host)) if uuid == self.host else ()
+        return (*misses(self._bridge.role), *rules.of_host(host)) if uuid == self.host else ()
 
-    def _recompute(self, rows: Iterable[RowId]) -> Change:
-        add: dict[int, Flow] = {}
-        delete: set[int] = set()
-        for uuid in rows:
-            old = self._cookies.pop(uuid, ())
-            flows = list(self._flows(uuid))
-            if flows:
-                self._cookies[uuid] = tuple(flow.cookie for flow in flows)
-            delete.update(old)
-            for flow in flows:
-                add[flow.cookie] = flow
-        # What one row no longer gives another may: a flow that stays, or only changes hands, is not touched.
-        both = delete & add.keys()
-        return Change(tuple(flow for cookie, flow in add.items() if cookie not in both), tuple(delete - both))
+    def _all(self) -> Iterator[Flow]:
+        for uuid in self._cookies:
+            yield from self._flows(uuid)
+        for addresses in self._installed.values():
+            for ip, there in addresses.items():
+                yield from there.flows(ipv4(ip))
 
 
-def _slices(rows: Sequence[RowId]) -> Iterator[Sequence[RowId]]:
-    return (rows[start : start + SLICE] for start in range(0, len(rows), SLICE))
+class _Step:
+    """What one `update` comes to."""
+
+    def __init__(self) -> None:
+        self.rows: set[RowId] = set()
+        """Rows whose own flows are to be made again."""
+        self.hosts: set[RowId] = set()
+        """Hosts to which other addresses lead than before."""
+        self._flows: dict[int, Flow] = {}
+        self._more: dict[int, int] = {}
+        """Cookie -> by how many more its flow is wanted. What one row no longer gives another may."""
+
+    def put(self, flows: Iterable[Flow]) -> None:
+        for flow in flows:
+            self._flows[flow.cookie] = flow
+            self._more[flow.cookie] = self._more.get(flow.cookie, 0) + 1
+
+    def remove(self, cookies: Iterable[int]) -> None:
+        for cookie in cookies:
+            self._more[cookie] = self._more.get(cookie, 0) - 1
+
+    def change(self) -> Change:
+        """A flow that stays, or only changes hands, is not touched."""
+        add = tuple(self._flows[cookie] for cookie, more in self._more.items() if more > 0)
+        return Change(add, tuple(cookie for cookie, more in self._more.items() if more < 0))

@@ -44,7 +44,7 @@ def view(snapshot: Snapshot, host: Host) -> HostView:
     for mapping in snapshot.mappings.values():
         port = snapshot.ports[mapping.port]
         if mapping.vpc in vpcs and port.host is not None:
-            location = Location(vpcs[mapping.vpc], mapping.ip, port, snapshot.hosts[port.host])
+            location = Location(vpcs[mapping.vpc], IPv4Address(mapping.ip), port, snapshot.hosts[port.host])
             (local if port.host == host.uuid else remote).append(location)
     peers = sorted({location.host for location in remote}, key=lambda peer: peer.name)
     return HostView(host, ports, vpcs, tuple(local), tuple(remote), tuple(peers))

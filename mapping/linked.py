@@ -7,35 +7,68 @@ refers to it.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from mapping import rows
 from mapping.model import BadRow, Host, Mapping, Port, RowId, Snapshot, Vpc
 
-_NONE: frozenset[RowId] = frozenset()
+_NONE: Final[frozenset[RowId]] = frozenset()
+_TABLES: Final = ("Host", "Vpc", "Port", "Mapping")
 
 
 @dataclass(slots=True)
 class Touched:
-    """Rows that have changed, or refer to one that has, by table."""
+    """What has changed, or refers to what has: rows by table, and addresses by VPC."""
 
     hosts: set[RowId] = field(default_factory=set)
     vpcs: set[RowId] = field(default_factory=set)
     ports: set[RowId] = field(default_factory=set)
-    mappings: set[RowId] = field(default_factory=set)
+    addresses: dict[RowId, dict[str, RowId | None]] = field(default_factory=dict)
+    """VPC -> address -> the port that it is mapped to now; None: to none."""
+    bad: set[RowId] = field(default_factory=set)
+    """Those of the rows that cannot be used."""
 
     def __bool__(self) -> bool:
-        return bool(self.hosts or self.vpcs or self.ports or self.mappings)
+        return bool(self.hosts or self.vpcs or self.ports or self.addresses)
 
-    def add(self, other: Touched) -> None:
-        """Take in another's."""
-        self.hosts |= other.hosts
-        self.vpcs |= other.vpcs
-        self.ports |= other.ports
-        self.mappings |= other.mappings
+    def add(self, later: Touched) -> None:
+        """Take in what was touched after this."""
+        self.hosts |= later.hosts
+        self.vpcs |= later.vpcs
+        self.ports |= later.ports
+        self.bad |= later.bad
+        for vpc, addresses in later.addresses.items():
+            self.addresses.setdefault(vpc, {}).update(addresses)
+
+
+class _Index:
+    """Row -> rows that refer to it. Most are referred to by one: that one is kept without a set around it."""
+
+    def __init__(self) -> None:
+        self._of: dict[Any, RowId | set[RowId]] = {}
+
+    def add(self, key: Any, row: RowId) -> None:  # noqa: ANN401 - any key
+        there = self._of.setdefault(key, row)
+        if isinstance(there, set):
+            there.add(row)
+        elif there != row:
+            self._of[key] = {there, row}
+
+    def discard(self, key: Any, row: RowId) -> None:  # noqa: ANN401
+        there = self._of.get(key)
+        if isinstance(there, set):
+            there.discard(row)
+            if there:
+                return
+        elif there != row:
+            return
+        del self._of[key]
+
+    def get(self, key: Any) -> set[RowId] | frozenset[RowId]:  # noqa: ANN401
+        there = self._of.get(key, _NONE)
+        return {there} if isinstance(there, str) else there
 
 
 class Linked:
@@ -45,79 +78,129 @@ class Linked:
         self.hosts: dict[RowId, Host] = {}
         self.vpcs: dict[RowId, Vpc] = {}
         self.ports: dict[RowId, Port] = {}
-        self.mappings: dict[RowId, Mapping] = {}
         self.bad: dict[RowId, BadRow] = {}
-        self._parsed: dict[RowId, Any] = {}
-        self._ports_of: defaultdict[RowId, set[RowId]] = defaultdict(set)
+        self._parsed: dict[str, dict[RowId, Any]] = {table: {} for table in _TABLES}
+        self._adrift: set[RowId] = set()
+        """Mappings that do not hold: fewer than those that do."""
+        self._ports_of = _Index()
         """Host or VPC -> ports that refer to it."""
-        self._mappings_of: defaultdict[RowId, set[RowId]] = defaultdict(set)
-        """Port or VPC -> mappings that refer to it."""
-        self._claimants: defaultdict[int, set[RowId]] = defaultdict(set)
+        self._mappings_of = _Index()
+        """Port -> mappings that refer to it."""
+        self._claimants = _Index()
         """Datapath id -> hosts that claim it."""
         self._dirty = Touched()
+        self._dirty_mappings: set[RowId] = set()
+        self._left: list[Mapping] = []
+
+    def parsed(self, table: str) -> dict[RowId, Any]:
+        """Every row of a table by itself, as `parse_row` made it."""
+        return self._parsed[table]
 
     def put(self, table: str, uuid: RowId, value: Any | None) -> None:  # noqa: ANN401 - what parse_row returns
         """A row is this now, as `parse_row` made it; None: it is gone. It counts from the next `settle` on."""
-        self._refer(self._parsed.pop(uuid, None), uuid, put=False)
+        known = self._parsed[table]
+        self._refer(known.pop(uuid, None), uuid, put=False)
         if value is not None:
-            self._parsed[uuid] = value
+            known[uuid] = value
             self._refer(value, uuid, put=True)
         dirty = {"Host": self._dirty.hosts, "Vpc": self._dirty.vpcs, "Port": self._dirty.ports}
-        dirty.get(table, self._dirty.mappings).add(uuid)
+        dirty.get(table, self._dirty_mappings).add(uuid)
 
     def settle(self) -> Touched:
         """Check what was put, and all that refers to it; return both."""
         touched, self._dirty = self._dirty, Touched()
+        mappings, self._dirty_mappings = self._dirty_mappings, set()
         for uuid in touched.hosts:
             self._keep("Host", self.hosts, uuid, lambda host: rows.check_host(host, self._claims(host)))
-            touched.ports |= self._ports_of.get(uuid, _NONE)
+            touched.ports |= self._ports_of.get(uuid)
         for uuid in touched.vpcs:
             self._keep("Vpc", self.vpcs, uuid, lambda _: True)
-            touched.ports |= self._ports_of.get(uuid, _NONE)
-            touched.mappings |= self._mappings_of.get(uuid, _NONE)
+            touched.ports |= self._ports_of.get(uuid)
         for uuid in touched.ports:
             self._keep("Port", self.ports, uuid, lambda port: rows.check_port(port, self.vpcs, self.hosts))
-            touched.mappings |= self._mappings_of.get(uuid, _NONE)
-        for uuid in touched.mappings:
-            self._keep("Mapping", self.mappings, uuid, lambda one: rows.check_mapping(one, self.vpcs, self.ports))
+            mappings |= self._mappings_of.get(uuid)
+        if touched.vpcs:
+            parsed = self._parsed["Mapping"]
+            mappings.update(each for each in self._adrift if getattr(parsed.get(each), "vpc", None) in touched.vpcs)
+        self._settle_addresses(touched, mappings)
+        touched.bad = (touched.hosts | touched.vpcs | touched.ports | mappings) & self.bad.keys()
         return touched
 
     def snapshot(self, config_seq: int) -> Snapshot:
         """What holds together now. It shares these dicts: it is good until the next `settle`."""
         bad = tuple(sorted(self.bad.values(), key=lambda row: (row.table, row.name, row.uuid)))
-        return Snapshot(config_seq, self.hosts, self.vpcs, self.ports, self.mappings, bad)
+        mappings = {uuid: one for uuid, one in self._parsed["Mapping"].items() if uuid not in self._adrift}
+        return Snapshot(config_seq, self.hosts, self.vpcs, self.ports, mappings, bad)
 
     def host_of(self, datapath: int) -> Host | None:
         """The host that one of whose bridges has this datapath id; None if no row that holds together says so."""
-        return next((self.hosts[uuid] for uuid in self._claimants.get(datapath, _NONE) if uuid in self.hosts), None)
+        return next((self.hosts[uuid] for uuid in self._claimants.get(datapath) if uuid in self.hosts), None)
 
-    def mappings_of(self, uuid: RowId) -> Iterator[RowId]:
-        """Mappings of a VPC, or of a port, that hold together."""
-        return (each for each in self._mappings_of.get(uuid, _NONE) if each in self.mappings)
+    def ports_of(self, uuid: RowId) -> Iterator[RowId]:
+        """Ports of a VPC, or on a host, that hold together."""
+        return (each for each in self._ports_of.get(uuid) if each in self.ports)
+
+    def addresses_of(self, port: RowId) -> Iterator[str]:
+        """The addresses that are mapped to a port."""
+        parsed = self._parsed["Mapping"]
+        return (parsed[each].ip for each in self._mappings_of.get(port) if each not in self._adrift)
+
+    def vpcs_on(self, host: RowId) -> set[RowId]:
+        """The VPCs of the ports on a host, whether or not they hold together."""
+        parsed = self._parsed["Port"]
+        return {parsed[port].vpc for port in self._ports_of.get(host)}
+
+    def _settle_addresses(self, touched: Touched, mappings: set[RowId]) -> None:
+        """Check these mappings, and note what their addresses lead to now."""
+        parsed, adrift, addresses = self._parsed["Mapping"], self._adrift, touched.addresses
+        # What one row leaves another may have taken: first all that is left, then all that is there.
+        for old in self._left:
+            addresses.setdefault(old.vpc, {})[old.ip] = None
+        self._left.clear()
+        holding: list[Mapping] = []
+        for uuid in mappings:
+            adrift.discard(uuid)
+            self.bad.pop(uuid, None)
+            value = parsed.get(uuid)
+            if value is None:
+                continue
+            verdict = value
+            if not isinstance(value, BadRow):
+                verdict = rows.judge("Mapping", value, lambda one: rows.check_mapping(one, self.vpcs, self.ports))
+                if verdict is True:
+                    holding.append(value)
+                    continue
+                addresses.setdefault(value.vpc, {})[value.ip] = None
+            adrift.add(uuid)
+            if isinstance(verdict, BadRow):
+                self.bad[uuid] = verdict
+        for one in holding:
+            addresses.setdefault(one.vpc, {})[one.ip] = one.port
 
     def _claims(self, host: Host) -> dict[int, int]:
         twice = host.guest_datapath == host.nic_datapath
         datapaths = (host.guest_datapath, host.nic_datapath)
-        return {datapath: len(self._claimants[datapath]) + twice for datapath in datapaths}
+        return {datapath: len(self._claimants.get(datapath)) + twice for datapath in datapaths}
 
     def _refer(self, value: Any, uuid: RowId, *, put: bool) -> None:  # noqa: ANN401
         """Note, or forget, what a row refers to."""
-        if isinstance(value, Host):
-            for datapath in (value.guest_datapath, value.nic_datapath):
-                _note(self._claimants, datapath, uuid, put=put)
-                self._dirty.hosts |= self._claimants.get(datapath, set())
+        if isinstance(value, Mapping):
+            if not put:
+                self._left.append(value)
+            _note(self._mappings_of, value.port, uuid, put=put)
         elif isinstance(value, Port):
             _note(self._ports_of, value.vpc, uuid, put=put)
             if value.host:
                 _note(self._ports_of, value.host, uuid, put=put)
-        elif isinstance(value, Mapping):
-            _note(self._mappings_of, value.vpc, uuid, put=put)
-            _note(self._mappings_of, value.port, uuid, put=put)
+        elif isinstance(value, Host):
+            for datapath in (value.guest_datapath, value.nic_datapath):
+                self._dirty.hosts |= self._claimants.get(datapath)
+                _note(self._claimants, datapath, uuid, put=put)
 
     def _keep(self, table: str, kept: dict[RowId, Any], uuid: RowId, check: Any) -> None:  # noqa: ANN401
         kept.pop(uuid, None)
         self.bad.pop(uuid, None)
-        value = self._parsed.get(uuid)
+        value = self._parsed[table].get(uuid)
         if isinstance(value, BadRow):
             self.bad[uuid] = value
         elif value is not None:
@@ -128,10 +211,5 @@ class Linked:
                 kept[uuid] = value
 
 
-def _note(index: defaultdict[Any, set[RowId]], key: Any, uuid: RowId, *, put: bool) -> None:  # noqa: ANN401
-    if put:
-        index[key].add(uuid)
-        return
-    index[key].discard(uuid)
-    if not index[key]:
-        del index[key]
+def _note(index: _Index, key: Any, uuid: RowId, *, put: bool) -> None:  # noqa: ANN401
+    (index.add if put else index.discard)(key, uuid)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any, NamedTuple
 
 RowId = str
 """A row's uuid as the database writes it. Interned text: the uuid module's objects are hashed and compared in Python,
@@ -60,6 +61,12 @@ class Vpc:
     subnets: tuple[IPv4Network, ...]
     router_mac: str
     mtu: int
+    guest_ranges: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
+    """First and last address, as numbers, that guests may have in each subnet: not its own, the router's, broadcast."""
+
+    def __post_init__(self) -> None:
+        bounds = tuple((int(net.network_address) + 2, int(net.broadcast_address) - 1) for net in self.subnets)
+        object.__setattr__(self, "guest_ranges", bounds)
 
     def routers(self) -> Iterator[IPv4Address]:
         """The router's address on each subnet: the first host address."""
@@ -79,13 +86,17 @@ class Port:
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """One answer of the mapping service: this address of this VPC is at this port."""
+class Mapping(NamedTuple):
+    """One answer of the mapping service: this address of this VPC is at this port.
+
+    There are a hundred times as many of these as of anything else, so the address stays the text that the database
+    has: a third of the size of an `IPv4Address`, and two rows have the same one only if it is the same address.
+    """
 
     uuid: RowId
     vpc: RowId
-    ip: IPv4Address
+    ip: str
+    """Canonical."""
     port: RowId
 
 
@@ -97,6 +108,8 @@ class BadRow:
     uuid: RowId
     name: str
     problem: str
+    row: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    """As the database has it, when it cannot be used by itself; empty when it only does not fit others."""
 
     def __str__(self) -> str:
         return f"{self.table} {self.name}: {self.problem}"

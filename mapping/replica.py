@@ -1,5 +1,8 @@
 """A copy of the mapping database in memory, kept current by `monitor_cond_since` (ovsdb-server(7), 4.1.15).
 
+A tool follows everything. A controller follows every host, and of the rest what the hosts that it serves need: their
+ports, and the VPCs of those. When a VPC's last port there leaves, so do its rows.
+
 After a reconnect the server is asked for what came after the last transaction seen; where it does not remember that
 (a standalone server never does), it sends everything, and only what differs counts as changed.
 """
@@ -8,18 +11,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Mapping as MappingABC
-from typing import Final
+from typing import Any, Final
 
 import ovs.timeval
 
 from mapping import rows, schema
 from mapping.linked import Linked, Touched
-from mapping.model import RowId, Snapshot
+from mapping.model import BadRow, RowId, Snapshot
 from mapping.rows import READ_COLUMNS, Row
 from mapping.schema import Json
 from mapping.session import Message, Session
+from mapping.working_set import WorkingSet
 
 log = logging.getLogger(__name__)
 
@@ -27,24 +31,41 @@ _ROW_ID_LENGTH: Final = 36  # of a uuid in text, RFC 4122
 _MONITOR_ID: Final = "lockgate"
 _NEVER: Final = "00000000-0000-0000-0000-000000000000"
 
+_KEPT: Final = ("Global", "Host", "Vpc")
+"""Tables whose rows are also kept as they were sent: updates of sets and maps tell what differs. Of the others, which
+have many rows, `mapping.rows.raw` tells what was sent."""
+
 _Change = tuple[str, RowId, Row | None]
 """Table, row id, and the whole row, or None for one that is deleted."""
 
 
 class Replica:
-    """Follows the database. Call `run` whenever its session has something to do; read `snapshot` when it says so."""
+    """Follows the database. Call `run` whenever its session has something to do; read `snapshot` when it says so.
 
-    def __init__(self, remotes: Sequence[str], columns: MappingABC[str, Sequence[str]] = READ_COLUMNS) -> None:
+    With `hosts`, only what those need is followed, and `follow` changes which they are.
+    """
+
+    def __init__(
+        self,
+        remotes: Sequence[str],
+        columns: MappingABC[str, Sequence[str]] = READ_COLUMNS,
+        hosts: Collection[RowId] | None = None,
+    ) -> None:
         self.session = Session(remotes)
         self.in_sync = False
         """Whether the first full load is done. It stays so without a connection: the copy is then old, not partial."""
-        self.tables: dict[str, dict[RowId, Row]] = {table: {} for table in columns}
+        self.tables: dict[str, dict[RowId, Row]] = {table: {} for table in columns if table in _KEPT}
+        """The rows of some tables as RFC 7047 writes them."""
         self.refused = ""
         """Why the server does not let us follow it, in its words; empty when it does."""
-        self._columns = columns
+        self.config_seq = 0
+        """The number of the newest change with all that it brought: also the VPCs that it made us follow."""
         self.linked = Linked()
         """The rows that hold together, as far as they have been taken in."""
+        self._columns = columns
+        self._working_set = None if hosts is None else WorkingSet(hosts)
         self._touched = Touched()
+        self._ports_changed = True
         self._snapshot: Snapshot | None = None
         self._generation = 0
         self._request = 0
@@ -62,10 +83,15 @@ class Replica:
             self._snapshot = self.linked.snapshot(self.config_seq)
         return self._snapshot
 
-    @property
-    def config_seq(self) -> int:
-        """The number of the last change that was taken in."""
-        return rows.config_seq(self.tables)
+    def follow(self, hosts: Collection[RowId]) -> None:
+        """Follow what these hosts need, and no longer what only others needed."""
+        if self._working_set and self._working_set.hosts != hosts:
+            self._working_set.hosts = frozenset(hosts)
+            self._adjust()
+
+    def ready(self, host: RowId) -> bool:
+        """Whether all that this host needs has been taken in. It stays so as long as the host is followed."""
+        return self.in_sync and (self._working_set is None or host in self._working_set.ready)
 
     def take_touched(self) -> Touched:
         """The rows that have changed, or refer to one that has, since this was last asked."""
@@ -111,16 +137,30 @@ class Replica:
             self.session.block(left)
 
     def _monitor(self) -> None:
-        requests = {table: [{"columns": list(names)}] for table, names in self._columns.items()}
+        where = self._working_set.begin() if self._working_set else {}
+        if self._working_set and self._working_set.interrupted:
+            # Rows that were asked for and have not come are not among what came after the last transaction.
+            self._last_transaction = _NEVER
+        requests = {
+            table: [{"columns": list(names), **({"where": where[table]} if table in where else {})}]
+            for table, names in self._columns.items()
+        }
         params = [schema.DATABASE, _MONITOR_ID, requests, self._last_transaction]
         self._request = self.session.request("monitor_cond_since", params)
+
+    def _adjust(self) -> None:
+        """Ask for the rows that are needed now, if they are others than were asked for last."""
+        if self._working_set and self.current and (where := self._working_set.adjust(self.linked)):
+            requests = {table: [{"where": conditions}] for table, conditions in where.items()}
+            request = self.session.request("monitor_cond_change", [_MONITOR_ID, _MONITOR_ID, requests])
+            self._working_set.asked(request, rows.config_seq(self.tables))
 
     def _take(self, message: Message) -> bool:
         if message.get("method") == "update3":
             _, transaction, updates = message["params"]
             changed = self._commit(list(self._read(updates)))
             self._last_transaction = transaction
-            return changed
+            return self._settle(changed=changed)
         if message.get("method") == "monitor_canceled":
             self.session.drop("its schema has changed")
         elif self._request and message.get("id") == self._request:
@@ -128,7 +168,26 @@ class Replica:
                 self._refuse(message["error"])
             else:
                 return self._load(*message["result"])
+        elif self._working_set and self._working_set.answered(message.get("id")):
+            if message.get("error"):
+                self._refuse(message["error"])
+            else:
+                return self._settle(changed=False)
         return False
+
+    def _settle(self, *, changed: bool) -> bool:
+        """Say how far we are, after anything was taken in; return whether there is anything new."""
+        if self._ports_changed:
+            self._ports_changed = False
+            self._adjust()
+        config_seq = rows.config_seq(self.tables)
+        if self._working_set:
+            ready = self._working_set.ready
+            config_seq = self._working_set.settled(config_seq)
+            changed |= self._working_set.ready != ready
+        if config_seq != self.config_seq:
+            self.config_seq, self._snapshot, changed = config_seq, None, True
+        return changed
 
     def _refuse(self, error: Json) -> None:
         reason = str(error.get("details") or error.get("error")) if isinstance(error, dict) else str(error)
@@ -142,25 +201,26 @@ class Replica:
         changes = list(self._read(updates))
         if not found:
             # The server sent everything: rows that it did not send are gone, and of the others some are as they were.
-            sent = {(table, uuid) for table, uuid, _ in changes}
+            sent = {uuid for _, uuid, _ in changes}
             changes += [
-                (table, uuid, None)
-                for table, known in self.tables.items()
-                for uuid in known
-                if (table, uuid) not in sent
+                (table, uuid, None) for table in self._columns for uuid in self._known(table) if uuid not in sent
             ]
         changed = self._commit(changes) or not self.in_sync
+        self._ports_changed = True  # other hosts may be followed by now
         self._last_transaction, self._request, self.refused, self.in_sync = transaction, 0, "", True
-        return changed
+        return self._settle(changed=changed)
+
+    def _known(self, table: str) -> MappingABC[RowId, Any]:
+        return self.tables[table] if table in _KEPT else self.linked.parsed(table)
 
     def _read(self, updates: Json) -> Iterator[_Change]:
         """What an update says, before anything of it is taken over: one that makes no sense changes nothing."""
         for table, changes in updates.items():
-            known = self.tables[table]
+            known = self._known(table)
             for text, update in changes.items():
                 if len(text) != _ROW_ID_LENGTH:
                     raise ValueError(f"{text!r} is no row id")
-                uuid = sys.intern(text)
+                uuid = text if table == "Mapping" else sys.intern(text)  # others refer to it
                 if "delete" in update:
                     yield table, uuid, None
                 elif "modify" in update:
@@ -170,9 +230,13 @@ class Replica:
 
     def _complete(self, table: str, row: Row) -> Row:
         """Updates leave out columns that have their default value."""
-        return {name: row[name] if name in row else schema.default(table, name) for name in self._columns[table]}
+        names = self._columns[table]
+        if len(row) < len(names):
+            row = {name: row[name] if name in row else schema.default(table, name) for name in names}
+        return row
 
-    def _modified(self, table: str, row: Row, changes: Row) -> Row:
+    def _modified(self, table: str, old: Any, changes: Row) -> Row:  # noqa: ANN401 - a row, or what was made of it
+        row: Row = old.row if isinstance(old, BadRow) else old if table in _KEPT else rows.raw(old)
         merged = {
             name: _merge(row[name], change) if schema.is_composite(table, name) else change
             for name, change in changes.items()
@@ -180,23 +244,31 @@ class Replica:
         return {**row, **merged}
 
     def _commit(self, changes: list[_Change]) -> bool:
-        changed = False
+        # Everything is parsed before anything is taken over.
         parsed = [
             (table, uuid, row, rows.parse_row(table, uuid, row) if row is not None and table != "Global" else None)
             for table, uuid, row in changes
-            if self.tables[table].get(uuid) != row
         ]
+        changed = False
         for table, uuid, row, value in parsed:
+            if table in _KEPT:
+                kept = self.tables[table]
+                if kept.get(uuid) == row:
+                    continue
+                if row is None:
+                    del kept[uuid]
+                else:
+                    kept[uuid] = row
+            elif self.linked.parsed(table).get(uuid) == value:
+                continue
             changed = True
-            if row is None:
-                del self.tables[table][uuid]
-            else:
-                self.tables[table][uuid] = row
             if table != "Global":
                 self.linked.put(table, uuid, value)
         if changed:
             self._snapshot = None
-            self._touched.add(self.linked.settle())
+            touched = self.linked.settle()
+            self._ports_changed |= bool(touched.ports)
+            self._touched.add(touched)
         return changed
 
 

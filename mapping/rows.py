@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Mapping as MappingABC
+from ipaddress import IPv4Address
 from typing import Any
 
 from mapping import values
@@ -75,23 +76,32 @@ def _port(uuid: RowId, row: Row) -> Port:
 
 
 def _mapping(uuid: RowId, row: Row) -> Mapping:
-    (vpc,) = uuids(row["vpc"])
-    (port,) = uuids(row["port"])
-    return Mapping(uuid, vpc, values.parse_ip(row["ip"]), port)
+    values.packed_ip(row["ip"])  # raises
+    return Mapping(uuid, sys.intern(row["vpc"][1]), row["ip"], sys.intern(row["port"][1]))
+
+
+_PARSERS: dict[str, Callable[[RowId, Row], Host | Vpc | Port | Mapping]] = {
+    "Host": _host,
+    "Vpc": _vpc,
+    "Port": _port,
+    "Mapping": _mapping,
+}
 
 
 def parse_row(table: str, uuid: RowId, row: Row) -> Host | Vpc | Port | Mapping | BadRow:
     """One row on its own, references not yet followed."""
-    parsers: dict[str, Callable[[RowId, Row], Host | Vpc | Port | Mapping]] = {
-        "Host": _host,
-        "Vpc": _vpc,
-        "Port": _port,
-        "Mapping": _mapping,
-    }
     try:
-        return parsers[table](uuid, row)
+        return _PARSERS[table](uuid, row)
     except ValueError as error:
-        return BadRow(table, uuid, str(row.get("name") or row.get("ip")), str(error))
+        return BadRow(table, uuid, str(row.get("name") or row.get("ip")), str(error), row)
+
+
+def raw(value: Port | Mapping) -> Row:
+    """The row that `parse_row` made this of."""
+    if isinstance(value, Mapping):
+        return {"vpc": ["uuid", value.vpc], "ip": value.ip, "port": ["uuid", value.port]}
+    host = ["set", []] if value.host is None else ["uuid", value.host]
+    return {"name": value.name, "vpc": ["uuid", value.vpc], "mac": value.mac, "host": host, "device": value.device}
 
 
 Parsed = MappingABC[str, MappingABC[RowId, Any]]
@@ -158,8 +168,12 @@ def check_mapping(mapping: Mapping, vpcs: MappingABC[RowId, Vpc], ports: Mapping
         return False
     if port.vpc != mapping.vpc:
         raise ValueError(f"its port {port.name} is in another VPC: map it to a port of VPC {vpc.name}")
-    values.check_guest_ip(mapping.ip, vpc.subnets)
-    return True
+    number = int.from_bytes(values.packed_ip(mapping.ip))
+    for first, last in vpc.guest_ranges:
+        if first <= number <= last:
+            return True
+    values.check_guest_ip(IPv4Address(mapping.ip), vpc.subnets)
+    raise AssertionError(f"{mapping.ip} is in no range, and yet allowed")
 
 
 def config_seq(tables: Tables) -> int:

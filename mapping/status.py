@@ -59,7 +59,9 @@ def report(tables: Tables, snapshot: Snapshot, now: float) -> Report:
     """The report on a database that holds `tables`; `snapshot` is what is valid of them; `now` in unix seconds."""
     config_seq = snapshot.config_seq
     hosts = tuple(sorted((_host(row, config_seq, now) for row in tables["Host"].values()), key=lambda host: host.name))
-    counts = {table: len(tables[table]) for table in ("Vpc", "Host", "Port", "Mapping")}
+    bad = Counter(row.table for row in snapshot.bad)
+    held = {"Vpc": snapshot.vpcs, "Host": snapshot.hosts, "Port": snapshot.ports, "Mapping": snapshot.mappings}
+    counts = {table: len(rows) + bad[table] for table, rows in held.items()}
     problems = [*_absent(hosts), *_behind(hosts), *_reported(hosts), *_bad(snapshot.bad)]
     summary = problems or [_fine(hosts, config_seq)]
     return Report(tuple(summary), not problems, config_seq, hosts, counts, snapshot.bad)

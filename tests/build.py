@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 from uuid import NAMESPACE_OID, uuid5
 
@@ -39,13 +38,11 @@ def port(name: str, in_vpc: Vpc, mac: str, on: Host | None) -> Port:
 
 
 def mapping(ip: str, at: Port) -> Mapping:
-    return Mapping(uuid("mapping", at.vpc, ip), at.vpc, IPv4Address(ip), at.uuid)
+    return Mapping(uuid("mapping", at.vpc, ip), at.vpc, ip, at.uuid)
 
 
-def snapshot(
-    *rows: Host | Vpc | Port | Mapping | Sequence[Host | Vpc | Port | Mapping], config_seq: int = 1
-) -> Snapshot:
-    flat = [row for item in rows for row in (item if isinstance(item, Sequence) else [item])]
+def snapshot(*rows: Host | Vpc | Port | Mapping | list[Mapping], config_seq: int = 1) -> Snapshot:
+    flat = [row for item in rows for row in (item if isinstance(item, list) else [item])]
     return Snapshot(
         config_seq,
         {row.uuid: row for row in flat if isinstance(row, Host)},

@@ -52,7 +52,7 @@ def place(lab: Lab, vpc: str, ip: str) -> Place:
     snapshot = lab.control.snapshot()
     for mapping in snapshot.mappings.values():
         port = snapshot.ports[mapping.port]
-        if snapshot.vpcs[mapping.vpc].name == vpc and str(mapping.ip) == ip and port.host:
+        if snapshot.vpcs[mapping.vpc].name == vpc and mapping.ip == ip and port.host:
             host = snapshot.hosts[port.host]
             return Place(snapshot.vpcs[mapping.vpc].vni, port.mac, host.name, str(host.vtep_ip), host.encap)
     raise LabError(f"the mapping names no place for {ip} of {vpc}")

@@ -112,7 +112,9 @@ def _guest(snapshot: Snapshot, port: Port, host: str) -> GuestSpec:
         raise LabError(f"port {port.name}: a lab's host has a device {port.device!r} already: name another")
     vpc = snapshot.vpcs[port.vpc]
     addresses, gateway = [], None
-    for address in sorted(mapping.ip for mapping in snapshot.mappings.values() if mapping.port == port.uuid):
+    for address in sorted(
+        IPv4Address(mapping.ip) for mapping in snapshot.mappings.values() if mapping.port == port.uuid
+    ):
         subnet = next(subnet for subnet in vpc.subnets if address in subnet)
         addresses.append(f"{address}/{subnet.prefixlen}")
         gateway = gateway or str(subnet.network_address + 1)

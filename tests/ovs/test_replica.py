@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mapping import document, plan, schema, service
+from mapping.model import Snapshot
 from mapping.replica import Replica
 from mapping.session import Message
 from mapping.status import COLUMNS
@@ -134,10 +135,10 @@ def test_deleted_rows_go(server: Server, replica: Replica) -> None:
     follow(replica, server.apply(EXAMPLE.read_bytes()))
     assert len(replica.snapshot.mappings) == 4
     follow(replica, server.apply(b"ports:\n"))
-    assert {table: len(rows) for table, rows in replica.tables.items()} == {
-        **dict.fromkeys(("Host", "Vpc", "Port", "Mapping"), 0),
-        "Global": 1,
-    }
+    assert {table: len(rows) for table, rows in replica.tables.items()} == {"Global": 1, "Host": 0, "Vpc": 0}
+    assert replica.snapshot == Snapshot(config_seq=2)
+    assert not replica.linked.parsed("Port")
+    assert not replica.linked.parsed("Mapping")
 
 
 def test_a_bad_row_is_set_aside_and_the_rest_stays(server: Server, replica: Replica) -> None:

@@ -137,11 +137,15 @@ class Table:
         if self._source is None or self._source.host != host.uuid:
             # The row is another: what the switch holds is read back.
             self._source = BridgeFlows(self._bridge, host.uuid, linked)
-            self._source.update(Touched(), OFPORTS)
+            self._source.update(Touched(), OFPORTS, 1)
+            while self._source.busy:
+                self._source.update(Touched(), OFPORTS, 1)
             for change in self._source.mend([flow.cookie for flow in self.flows.values()]):
                 self._make(change)
         else:
-            self._make(self._source.update(touched, OFPORTS))
+            self._make(self._source.update(touched, OFPORTS, 1))
+            while self._source.busy:
+                self._make(self._source.update(Touched(), OFPORTS, 1))
 
     def _make(self, change: Change) -> None:
         self.flows = {key: flow for key, flow in self.flows.items() if flow.cookie not in change.delete}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
 
+from flows.change import Change
 from flows.desired import desired
 from flows.flow import Flow
 from flows.incremental import BridgeFlows
@@ -45,13 +45,25 @@ def changed(row: Any, rng: random.Random) -> Any:  # noqa: ANN401 - any row
     if isinstance(row, Port):
         host = rng.choice([None, *(host.uuid for host in HOSTS)])
         return rng.choice([row, replace(row, host=host), replace(row, vpc=rng.choice(VPCS).uuid)])
-    return rng.choice([row, replace(row, port=rng.choice(PORTS).uuid), BadRow("Mapping", row.uuid, "x", "junk")])
+    port = rng.choice(PORTS)
+    return rng.choice(
+        [row, row._replace(port=port.uuid), row._replace(vpc=port.vpc), BadRow("Mapping", row.uuid, "x", "junk")]
+    )
 
 
 def ofports_without(absent: str) -> dict[str, int]:
     """Every device and patch is there but those of one port."""
     names = [prefix + each.name for each in PORTS if each.name != absent for prefix in ("", "g-", "n-")]
     return {name: int.from_bytes(name.encode()) for name in names}
+
+
+def make(switch: dict[int, Flow], change: Change) -> None:
+    """Do to a switch's flows what is asked, and no more than is needed."""
+    assert switch.keys() >= set(change.delete), "deletes what is not there"
+    assert not switch.keys() & {flow.cookie for flow in change.add}, "adds what is there"
+    for cookie in change.delete:
+        del switch[cookie]
+    switch |= {flow.cookie: flow for flow in change.add}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -79,17 +91,16 @@ def test_any_changes_end_in_what_the_pure_functions_say(seed: int) -> None:
         pure = rows.link(7, parsed)
         assert linked.snapshot(7) == pure
         for (uuid, bridge), flows in bridges.items():
-            change = flows.update(touched, ofports)
             switch = held[uuid, bridge]
-            assert switch.keys() >= set(change.delete), "deletes what is not there"
-            assert not switch.keys() & {flow.cookie for flow in change.add}, "adds what is there"
-            for cookie in change.delete:
-                del switch[cookie]
-            switch |= {flow.cookie: flow for flow in change.add}
+            make(switch, flows.update(touched, ofports, 7))
+            while flows.busy:
+                make(switch, flows.update(Touched(), ofports, 7))
             host = pure.hosts.get(uuid)
             want = desired(bridge, view(pure, host), ofports) if host else {}
             assert switch == want
             assert set(flows.cookies) == want.keys()
+            assert flows.matches(list(want))
+            assert not flows.matches([*want, 1])
             assert set(flows.peers) == (set(view(pure, host).peers) if host else set())
 
 
@@ -104,43 +115,49 @@ def everything() -> Linked:
 def test_a_switch_that_lost_some_and_kept_stale_flows_is_mended() -> None:
     linked, ofports = everything(), ofports_without("none")
     flows = BridgeFlows(BR_NIC, HOST_A.uuid, linked)
-    want = {flow.cookie: flow for flow in flows.update(linked.settle(), ofports).add}
+    want: dict[int, Flow] = {}
+    make(want, flows.update(linked.settle(), ofports, 1))
+    while flows.busy:
+        make(want, flows.update(Touched(), ofports, 1))
     assert len(want) > 30
     lost = list(want)[::3]
     changes = list(flows.mend([*(cookie for cookie in want if cookie not in lost), 1, 2]))
     assert sorted(cookie for change in changes for cookie in change.delete) == [1, 2]
     assert {flow.cookie for change in changes for flow in change.add} == set(lost)
     assert not any(change for change in flows.mend(list(want)))
-    assert not flows.update(Touched(), ofports)
+    assert not flows.update(Touched(), ofports, 1)
 
 
-def test_rows_that_change_while_a_load_is_sent_slice_by_slice_are_caught_up_with(
+def test_rows_that_change_while_others_wait_their_turn_end_in_what_the_pure_function_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("flows.incremental.SLICE", 1)
-    linked, ofports = everything(), ofports_without("none")
-    linked.settle()
-    flows = BridgeFlows(BR_NIC, HOST_A.uuid, linked)
-    switch: dict[int, Flow] = {}
-    touched = Touched()
-    gone: Iterator[Any] = iter([MAPPINGS[3], PORTS[0], PORTS[4], HOST_C, VPCS[1]])
-    for change in flows.load(ofports):
-        switch |= {flow.cookie: flow for flow in change.add}
-        if (row := next(gone, None)) is not None:
-            linked.put(TABLES[type(row)], row.uuid, None)
-            touched.add(linked.settle())
-    assert next(gone, None) is None, "fewer slices than changes"
-    change = flows.update(touched, ofports)
-    for cookie in change.delete:
-        switch.pop(cookie, None)
-    switch |= {flow.cookie: flow for flow in change.add}
-    pure = linked.snapshot(1)
-    assert switch == desired(BR_NIC, view(pure, HOST_A), ofports)
+    waited = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        linked, ofports = everything(), ofports_without("none")
+        linked.settle()
+        flows = BridgeFlows(BR_NIC, HOST_A.uuid, linked)
+        switch: dict[int, Flow] = {}
+        touched = Touched()
+        for _ in range(30):
+            make(switch, flows.update(touched, ofports, 1))
+            touched = Touched()
+            waited += flows.busy
+            for _ in range(rng.choice([0, 1, 1, 4])):
+                row: Any = rng.choice([HOST_B, HOST_C, *VPCS, *PORTS, *MAPPINGS])
+                linked.put(TABLES[type(row)], row.uuid, None if rng.random() < 0.1 else changed(row, rng))
+                touched.add(linked.settle())
+        make(switch, flows.update(touched, ofports, 1))
+        while flows.busy:
+            make(switch, flows.update(Touched(), ofports, 1))
+        assert switch == desired(BR_NIC, view(linked.snapshot(1), HOST_A), ofports)
+    assert waited > 200
 
 
-def test_a_change_of_one_mapping_touches_one_mapping() -> None:
+def test_a_change_of_one_mapping_touches_two_addresses() -> None:
     linked = everything()
     linked.settle()
-    linked.put("Mapping", MAPPINGS[0].uuid, replace(MAPPINGS[0], ip=IPv4Address("10.0.0.99")))
-    touched = linked.settle()
-    assert (touched.hosts, touched.vpcs, touched.ports, touched.mappings) == (set(), set(), set(), {MAPPINGS[0].uuid})
+    old = MAPPINGS[0]
+    linked.put("Mapping", old.uuid, old._replace(ip="10.0.0.99"))
+    assert linked.settle() == Touched(addresses={old.vpc: {old.ip: None, "10.0.0.99": old.port}})

@@ -21,8 +21,7 @@ def snapshot(*vteps: str, device: str = "web0", mtu: int = 1400) -> Snapshot:
         Port("r2", "idle", vpc.uuid, "02:00:00:00:00:02", None, "idle"),
     ]
     mappings = [
-        Mapping(f"r{number}", vpc.uuid, IPv4Address(ip), ports[0].uuid)
-        for number, ip in enumerate(("10.1.0.7", "10.0.0.7"))
+        Mapping(f"r{number}", vpc.uuid, ip, ports[0].uuid) for number, ip in enumerate(("10.1.0.7", "10.0.0.7"))
     ]
     return Snapshot(
         1,
