@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, Final
 
 from ryu.lib import hub
@@ -35,7 +36,7 @@ class Fleet:
     """The controller without Ryu's events: `connected`, `disconnected` and the like are told by the app."""
 
     def __init__(self, remotes: Sequence[str]) -> None:
-        self._replica = Replica(remotes, hosts=())
+        self._replica = Replica(remotes, hosts=(), breathe=partial(hub.sleep, 0))
         self._reporter = Reporter(remotes, self.hosts)
         self._prober = Prober()
         self._switches: dict[int, Switch] = {}

@@ -67,6 +67,8 @@ class Reconciler:
         self._suspects: set[int] = set()
         self._ticket: Ticket | None = None
         """Of what was sent last, until it is confirmed."""
+        self._added = self._deleted = 0
+        """Flows sent since the log last said so."""
         self._next: _State | None = None
         """What is so when it is."""
         self._changed = hub.Event()
@@ -134,27 +136,30 @@ class Reconciler:
         touched, self._touched = self._touched, Touched()
         # What is missing when the database has not moved is somebody else's doing.
         unasked = installed is not None and not touched and self.applied_seq == config_seq
-        added = deleted = 0
+        sent = 0
         for change in self._changes(host, touched, installed, config_seq):
             if change:
                 self._send(change)
-                added, deleted = added + len(change.add), deleted + len(change.delete)
-        if added or deleted:
-            what = "its flows were changed behind our back; mended: " if unasked else ""
-            level = logging.WARNING if unasked else logging.INFO
-            log.log(level, "%s: %s%d flows added, %d deleted", self.name, what, added, deleted)
+                sent += 1
+                self._added += len(change.add)
+                self._deleted += len(change.delete)
         if self._flows:
             config_seq = self._flows.applied(config_seq)
         state: _State | None = _State(config_seq, host, self._flows.peers if self._flows else ())
-        if self._flows and self._flows.busy and (added or deleted):
+        if self._flows and self._flows.busy and sent:
             # What was sent last is confirmed after what is sent next; what was sent before it is confirmed.
             state, self._next = self._next, state
         else:
             self._confirm()
             self._next = None
+        if not (self._flows and self._flows.busy) and (self._added or self._deleted):
+            what = "its flows were changed behind our back; mended: " if unasked else ""
+            level = logging.WARNING if unasked else logging.INFO
+            log.log(level, "%s: %s%d flows added, %d deleted", self.name, what, self._added, self._deleted)
+            self._added = self._deleted = 0
         self.problem = ""
         if state:
-            self.applied_seq, self.host = max(self.applied_seq, state.applied_seq), state.host
+            self.applied_seq, self.host = state.applied_seq, state.host
             if state.peers != self.peers:
                 self.peers = state.peers
         return state is not None

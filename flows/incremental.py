@@ -58,6 +58,8 @@ class BridgeFlows:
         self._peers: Counter[RowId] = Counter()
         """Other host -> addresses that lead there. Those without are no peers."""
         self._backlog = Backlog()
+        self._config_seq = -1
+        """The last change that `update` was told of."""
         self._count = self._digest = 0
         """How many flows there are, and the sum, without carry, of their cookies."""
 
@@ -98,8 +100,11 @@ class BridgeFlows:
             delete = tuple(self.cookies)
             self._clear(None, ofports)
             return Change((), delete)
+        # What comes after a change that was taken in already is not part of it.
+        since = config_seq + (config_seq == self._config_seq)
+        self._config_seq = config_seq
         step = _Step()
-        self._take_in(host, touched, ofports, config_seq, step)
+        self._take_in(host, touched, ofports, since, step)
         for vpc, addresses in self._backlog.take(SLICE):
             for ip, port in addresses.items():
                 self._remake(vpc, ip, port, step)
@@ -125,7 +130,7 @@ class BridgeFlows:
         while flows := tuple(islice(missing, 2 * SLICE)):
             yield Change(flows)
 
-    def _take_in(self, host: Host, touched: Touched, ofports: Ofports, config_seq: int, step: _Step) -> None:
+    def _take_in(self, host: Host, touched: Touched, ofports: Ofports, since: int, step: _Step) -> None:
         """Note what was touched. What concerns this host's own ports is part of this step, whole."""
         ports = set(touched.ports)
         afresh = host != self._host
@@ -147,13 +152,13 @@ class BridgeFlows:
         for vpc in (left | renumbered) & self._vnis.keys():
             self._take_out(vpc, step)
         for vpc in joined | renumbered | (set(self._members) if afresh else set()):
-            self._put_in(vpc, config_seq, step)
+            self._put_in(vpc, since, step)
         for vpc in self._members.keys() & touched.addresses.keys():
-            self._sort(vpc, touched.addresses[vpc], config_seq, step)
+            self._sort(vpc, touched.addresses[vpc], since, step)
         for port in own & self._ports.keys():
-            self._sort(self._ports[port], dict.fromkeys(self._linked.addresses_of(port), port), config_seq, step)
+            self._sort(self._ports[port], dict.fromkeys(self._linked.addresses_of(port), port), since, step)
 
-    def _sort(self, vpc: RowId, addresses: Addresses, config_seq: int, step: _Step) -> None:
+    def _sort(self, vpc: RowId, addresses: Addresses, since: int, step: _Step) -> None:
         """What leads to this host's own ports, or led there, is done now; the rest has its turn."""
         installed = self._installed[vpc]
         later: Addresses = {}
@@ -163,7 +168,7 @@ class BridgeFlows:
                 self._remake(vpc, ip, port, step)
             else:
                 later[ip] = port
-        self._backlog.add(vpc, later, config_seq)
+        self._backlog.add(vpc, later, since)
 
     def _move_ports(self, ports: Iterable[RowId]) -> tuple[set[RowId], set[RowId], set[RowId]]:
         """Note which of these ports are on this host now.
@@ -199,12 +204,12 @@ class BridgeFlows:
         for port in self._linked.ports_of(vpc):
             self._places.pop(port, None)
 
-    def _put_in(self, vpc: RowId, config_seq: int, step: _Step) -> None:
+    def _put_in(self, vpc: RowId, since: int, step: _Step) -> None:
         """A VPC is to be looked at whole: it has its first port here, another VNI, or the host has changed."""
         step.rows.add(vpc)
         self._vnis[vpc] = self._linked.vpcs[vpc].vni
         for port in self._linked.ports_of(vpc):
-            self._sort(vpc, dict.fromkeys(self._linked.addresses_of(port), port), config_seq, step)
+            self._sort(vpc, dict.fromkeys(self._linked.addresses_of(port), port), since, step)
 
     def _remake(self, vpc: RowId, ip: str, port: RowId | None, step: _Step) -> None:
         """An address leads there now."""

@@ -8,6 +8,7 @@ refers to it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -44,31 +45,33 @@ class Touched:
 
 
 class _Index:
-    """Row -> rows that refer to it. Most are referred to by one: that one is kept without a set around it."""
+    """Row -> rows that refer to it. Most are referred to by one, which is kept as it is; more are keys of a dict."""
 
     def __init__(self) -> None:
-        self._of: dict[Any, RowId | set[RowId]] = {}
+        self._of: dict[Any, RowId | dict[RowId, None]] = {}
 
     def add(self, key: Any, row: RowId) -> None:  # noqa: ANN401 - any key
         there = self._of.setdefault(key, row)
-        if isinstance(there, set):
-            there.add(row)
+        if isinstance(there, dict):
+            there[row] = None
         elif there != row:
-            self._of[key] = {there, row}
+            self._of[key] = {there: None, row: None}
 
     def discard(self, key: Any, row: RowId) -> None:  # noqa: ANN401
         there = self._of.get(key)
-        if isinstance(there, set):
-            there.discard(row)
+        if isinstance(there, dict):
+            there.pop(row, None)
             if there:
                 return
         elif there != row:
             return
         del self._of[key]
 
-    def get(self, key: Any) -> set[RowId] | frozenset[RowId]:  # noqa: ANN401
-        there = self._of.get(key, _NONE)
-        return {there} if isinstance(there, str) else there
+    def get(self, key: Any) -> AbstractSet[RowId]:  # noqa: ANN401
+        there = self._of.get(key)
+        if there is None:
+            return _NONE
+        return {there} if isinstance(there, str) else there.keys()
 
 
 class Linked:
@@ -112,13 +115,13 @@ class Linked:
         mappings, self._dirty_mappings = self._dirty_mappings, set()
         for uuid in touched.hosts:
             self._keep("Host", self.hosts, uuid, lambda host: rows.check_host(host, self._claims(host)))
-            touched.ports |= self._ports_of.get(uuid)
+            touched.ports.update(self._ports_of.get(uuid))
         for uuid in touched.vpcs:
             self._keep("Vpc", self.vpcs, uuid, lambda _: True)
-            touched.ports |= self._ports_of.get(uuid)
+            touched.ports.update(self._ports_of.get(uuid))
         for uuid in touched.ports:
             self._keep("Port", self.ports, uuid, lambda port: rows.check_port(port, self.vpcs, self.hosts))
-            mappings |= self._mappings_of.get(uuid)
+            mappings.update(self._mappings_of.get(uuid))
         if touched.vpcs:
             parsed = self._parsed["Mapping"]
             mappings.update(each for each in self._adrift if getattr(parsed.get(each), "vpc", None) in touched.vpcs)
@@ -194,7 +197,7 @@ class Linked:
                 _note(self._ports_of, value.host, uuid, put=put)
         elif isinstance(value, Host):
             for datapath in (value.guest_datapath, value.nic_datapath):
-                self._dirty.hosts |= self._claimants.get(datapath)
+                self._dirty.hosts.update(self._claimants.get(datapath))
                 _note(self._claimants, datapath, uuid, put=put)
 
     def _keep(self, table: str, kept: dict[RowId, Any], uuid: RowId, check: Any) -> None:  # noqa: ANN401

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from collections.abc import Mapping as MappingABC
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import ovs.timeval
 
@@ -29,20 +29,29 @@ log = logging.getLogger(__name__)
 
 _ROW_ID_LENGTH: Final = 36  # of a uuid in text, RFC 4122
 _MONITOR_ID: Final = "lockgate"
+_BREATH: Final = 2000
+"""Rows that are read without a pause."""
 _NEVER: Final = "00000000-0000-0000-0000-000000000000"
 
 _KEPT: Final = ("Global", "Host", "Vpc")
 """Tables whose rows are also kept as they were sent: updates of sets and maps tell what differs. Of the others, which
 have many rows, `mapping.rows.raw` tells what was sent."""
 
-_Change = tuple[str, RowId, Row | None]
-"""Table, row id, and the whole row, or None for one that is deleted."""
+
+class _Update(NamedTuple):
+    """What a message says, read whole before anything of it is taken over; None stands for a row that is deleted."""
+
+    rows: dict[str, dict[RowId, Row | None]]
+    """Of the tables that are kept as sent."""
+    values: dict[str, dict[RowId, Any]]
+    """Of the others, and of these, as `parse_row` makes them."""
 
 
 class Replica:
     """Follows the database. Call `run` whenever its session has something to do; read `snapshot` when it says so.
 
-    With `hosts`, only what those need is followed, and `follow` changes which they are.
+    With `hosts`, only what those need is followed, and `follow` changes which they are. `breathe` is called now and
+    then while a large message is read: whoever shares a thread with this may do something else then.
     """
 
     def __init__(
@@ -50,6 +59,7 @@ class Replica:
         remotes: Sequence[str],
         columns: MappingABC[str, Sequence[str]] = READ_COLUMNS,
         hosts: Collection[RowId] | None = None,
+        breathe: Callable[[], None] = lambda: None,
     ) -> None:
         self.session = Session(remotes)
         self.in_sync = False
@@ -63,6 +73,7 @@ class Replica:
         self.linked = Linked()
         """The rows that hold together, as far as they have been taken in."""
         self._columns = columns
+        self._breathe = breathe
         self._working_set = None if hosts is None else WorkingSet(hosts)
         self._touched = Touched()
         self._ports_changed = True
@@ -158,7 +169,7 @@ class Replica:
     def _take(self, message: Message) -> bool:
         if message.get("method") == "update3":
             _, transaction, updates = message["params"]
-            changed = self._commit(list(self._read(updates)))
+            changed = self._commit(self._read(updates))
             self._last_transaction = transaction
             return self._settle(changed=changed)
         if message.get("method") == "monitor_canceled":
@@ -198,14 +209,15 @@ class Replica:
         self.session.drop(reason)
 
     def _load(self, found: bool, transaction: str, updates: Json) -> bool:
-        changes = list(self._read(updates))
+        update = self._read(updates)
         if not found:
             # The server sent everything: rows that it did not send are gone, and of the others some are as they were.
-            sent = {uuid for _, uuid, _ in changes}
-            changes += [
-                (table, uuid, None) for table in self._columns for uuid in self._known(table) if uuid not in sent
-            ]
-        changed = self._commit(changes) or not self.in_sync
+            for table in self._columns:
+                sent = update.rows if table in _KEPT else update.values
+                gone = dict.fromkeys(self._known(table).keys() - sent.get(table, {}).keys())
+                for part in (update.rows, update.values) if table in _KEPT else (update.values,):
+                    part.setdefault(table, {}).update(gone)
+        changed = self._commit(update) or not self.in_sync
         self._ports_changed = True  # other hosts may be followed by now
         self._last_transaction, self._request, self.refused, self.in_sync = transaction, 0, "", True
         return self._settle(changed=changed)
@@ -213,20 +225,27 @@ class Replica:
     def _known(self, table: str) -> MappingABC[RowId, Any]:
         return self.tables[table] if table in _KEPT else self.linked.parsed(table)
 
-    def _read(self, updates: Json) -> Iterator[_Change]:
-        """What an update says, before anything of it is taken over: one that makes no sense changes nothing."""
+    def _read(self, updates: Json) -> _Update:
+        found = _Update({}, {})
         for table, changes in updates.items():
             known = self._known(table)
-            for text, update in changes.items():
+            values = found.values[table] = {}
+            for number, (text, update) in enumerate(changes.items(), 1):
+                if number % _BREATH == 0:
+                    self._breathe()
                 if len(text) != _ROW_ID_LENGTH:
                     raise ValueError(f"{text!r} is no row id")
-                uuid = text if table == "Mapping" else sys.intern(text)  # others refer to it
-                if "delete" in update:
-                    yield table, uuid, None
-                elif "modify" in update:
-                    yield table, uuid, self._modified(table, known[uuid], update["modify"])
-                else:
-                    yield table, uuid, self._complete(table, update["insert" if "insert" in update else "initial"])
+                # Not the text itself, which is among all else that the message was made into, and would keep it there.
+                uuid = rows.copy(text) if table == "Mapping" else sys.intern(rows.copy(text))
+                row: Row | None = None
+                if "modify" in update:
+                    row = self._modified(table, known[uuid], update["modify"])
+                elif "delete" not in update:
+                    row = self._complete(table, update["insert" if "insert" in update else "initial"])
+                if table in _KEPT:
+                    found.rows.setdefault(table, {})[uuid] = row
+                values[uuid] = rows.parse_row(table, uuid, row) if row is not None and table != "Global" else None
+        return found
 
     def _complete(self, table: str, row: Row) -> Row:
         """Updates leave out columns that have their default value."""
@@ -243,27 +262,26 @@ class Replica:
         }
         return {**row, **merged}
 
-    def _commit(self, changes: list[_Change]) -> bool:
-        # Everything is parsed before anything is taken over.
-        parsed = [
-            (table, uuid, row, rows.parse_row(table, uuid, row) if row is not None and table != "Global" else None)
-            for table, uuid, row in changes
-        ]
+    def _commit(self, update: _Update) -> bool:
         changed = False
-        for table, uuid, row, value in parsed:
-            if table in _KEPT:
-                kept = self.tables[table]
+        for table, changed_rows in update.rows.items():
+            kept = self.tables[table]
+            for uuid, row in changed_rows.items():
                 if kept.get(uuid) == row:
+                    update.values[table].pop(uuid)
                     continue
+                changed = True
                 if row is None:
                     del kept[uuid]
                 else:
                     kept[uuid] = row
-            elif self.linked.parsed(table).get(uuid) == value:
-                continue
-            changed = True
-            if table != "Global":
-                self.linked.put(table, uuid, value)
+        update.values.pop("Global", None)
+        for table, values in update.values.items():
+            known = self.linked.parsed(table)
+            for uuid, value in values.items():
+                if table in _KEPT or known.get(uuid) != value:
+                    changed = True
+                    self.linked.put(table, uuid, value)
         if changed:
             self._snapshot = None
             touched = self.linked.settle()

@@ -32,6 +32,14 @@ STATUS_COLUMNS: dict[str, tuple[str, ...]] = {"Host": ("applied_seq", "status", 
 """What controllers report, for people and tools."""
 
 
+def copy(text: str) -> str:
+    """The same text, elsewhere.
+
+    A message of a hundred thousand rows becomes millions of objects. If some are kept, the memory of all stays taken.
+    """
+    return text.encode().decode()
+
+
 def atoms(value: Json) -> list[Json]:
     """The members of a column that is a set: RFC 7047 writes a set of one as the bare atom."""
     if isinstance(value, list) and value and value[0] == "set":
@@ -41,7 +49,12 @@ def atoms(value: Json) -> list[Json]:
 
 def uuids(value: Json) -> list[RowId]:
     """The row ids in a column of references."""
-    return [sys.intern(atom[1]) for atom in atoms(value)]
+    return [intern(atom[1]) for atom in atoms(value)]
+
+
+def intern(text: str) -> RowId:
+    """The row id that stands for this text everywhere."""
+    return sys.intern(copy(text))
 
 
 def as_dict(value: Json) -> dict[str, Json]:
@@ -72,12 +85,13 @@ def _port(uuid: RowId, row: Row) -> Port:
     (vpc,) = uuids(row["vpc"])
     host = next(iter(uuids(row["host"])), None)
     device = row["device"] if host is None else values.parse_device(row["device"])
-    return Port(uuid, values.parse_name(row["name"]), vpc, values.parse_mac(row["mac"]), host, device)
+    name, mac = values.parse_name(row["name"]), values.parse_mac(row["mac"])
+    return Port(uuid, copy(name), vpc, copy(mac), host, copy(device))
 
 
 def _mapping(uuid: RowId, row: Row) -> Mapping:
     values.packed_ip(row["ip"])  # raises
-    return Mapping(uuid, sys.intern(row["vpc"][1]), row["ip"], sys.intern(row["port"][1]))
+    return Mapping(uuid, intern(row["vpc"][1]), copy(row["ip"]), intern(row["port"][1]))
 
 
 _PARSERS: dict[str, Callable[[RowId, Row], Host | Vpc | Port | Mapping]] = {

@@ -7,6 +7,7 @@ package's own JSON parser is written in Python and takes some twenty seconds of 
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import json
 import os
@@ -64,6 +65,17 @@ class Splitter:
         return self._decode(complete) if complete else []
 
     def _decode(self, complete: int) -> list[Message]:
+        # Parsing makes no cycles, and looking for some among the millions of objects of a large message takes longer
+        # than making them.
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return self._messages(complete)
+        finally:
+            if enabled:
+                gc.enable()
+
+    def _messages(self, complete: int) -> list[Message]:
         # Bytes after the last complete object may end within a character: those are kept as they are.
         text = self._buffer.decode(errors="surrogateescape")
         messages: list[Message] = []
