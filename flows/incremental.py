@@ -23,7 +23,7 @@ from flows.pattern import Bridge, Place
 from mapping.linked import Linked, Touched
 from mapping.model import Host, RowId
 
-SLICE: Final = 500
+SLICE: Final = 200
 """Addresses whose flows are sent in one bundle when there are many: what comes meanwhile waits for no more."""
 
 
