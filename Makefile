@@ -12,11 +12,11 @@ AS_ROOT := $(SUDO) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 $(RUN)
 # Ordinary users of Debian do not have the folders of system programs on their path.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-COMMANDS := python3 openssl ovs-vswitchd ovsdb-server ovs-vsctl ip ethtool ping tcpdump iperf3 pgrep
-PACKAGES := python3 python3-venv openssl openvswitch-switch iproute2 ethtool iputils-ping tcpdump iperf3 procps
+COMMANDS := python3 openssl ovs-vswitchd ovsdb-server ovs-vsctl ip ethtool ping tcpdump iperf3 pgrep mn nft
+PACKAGES := python3 python3-venv openssl openvswitch-switch iproute2 ethtool iputils-ping tcpdump iperf3 procps mininet nftables
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-unit test-ovs test-net lint bench clean
+.PHONY: help setup system demo mininet test test-unit test-ovs test-net lint bench clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ setup: $(STAMP) ## Install the system packages that are missing, and .venv (ever
 
 demo: setup ## Two hosts and their guests in namespaces, end to end
 	$(AS_ROOT) topo.demo
+
+mininet: setup ## Every Mininet topology, by mn itself: pingall, and whether it gives what it should
+	$(AS_ROOT) topo.mininet_check
 
 test: test-unit test-ovs test-net ## All tests
 

@@ -16,7 +16,7 @@ Figure = Callable[[str, object, str], None]
 FIGURES = pytest.StashKey[list[str]]()
 TESTS = Path(__file__).parent
 OPEN_VSWITCH = ("ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
-COMMANDS = {"ovs": OPEN_VSWITCH, "net": (*OPEN_VSWITCH, "ip", "ethtool", "ping", "tcpdump")}
+COMMANDS = {"ovs": OPEN_VSWITCH, "net": (*OPEN_VSWITCH, "ip", "ethtool", "ping", "tcpdump", "mn", "nft")}
 
 
 def tier_of(item: pytest.Item) -> str:

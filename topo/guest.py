@@ -32,13 +32,18 @@ class Guest:
         """Make the guest, and plug its device on its host's br-guest."""
         spec = self.spec
         netns.add(self.namespace)
-        addresses = "".join(f"addr add {address} dev {PORT}\n" for address in spec.addresses)
         netns.ip(
             self.namespace,
             f"link add dev {PORT} address {spec.mac} mtu {spec.mtu} type veth"
-            f" peer name {spec.device} mtu {spec.mtu} netns {self.host.namespace}\n"
-            f"{addresses}link set dev {PORT} up",
+            f" peer name {spec.device} mtu {spec.mtu} netns {self.host.namespace}",
         )
+        self.connect()
+
+    def connect(self) -> None:
+        """Give the guest's port its addresses, and plug its device, which is there, on its host's br-guest."""
+        spec = self.spec
+        addresses = "".join(f"addr replace {address} dev {PORT}\n" for address in spec.addresses)
+        netns.ip(self.namespace, f"{addresses}link set dev {PORT} up")
         if spec.gateway:
             netns.ip(self.namespace, f"route add default via {spec.gateway}")
         # The userspace datapath reads frames as they are: checksums that are left to the hardware would be missing.

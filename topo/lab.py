@@ -15,23 +15,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from topo import netns
+from topo import netns, removal
 from topo.control import Control
 from topo.guest import Guest
 from topo.host import Host
+from topo.removal import FOLDER, undisturbed
 from topo.spec import LabError, Spec
 
-FOLDER: Final = Path("/run/lockgate")
 DEFAULT: Final = "lab"
 _NAME: Final = re.compile(r"[a-z0-9]{1,16}")
 
@@ -47,7 +44,7 @@ class Lab:
             raise LabError(f"lab name {name!r}: use 1 to 16 lower case letters and digits")
         self.name = name
         self.folder = FOLDER / name
-        self.prefix = f"lg-{name}-"
+        self.prefix = removal.prefix(name)
         self.substrate = f"{self.prefix}substrate"
         self.control = Control(f"{self.prefix}control", self.folder)
         self.hosts: dict[str, Host] = {}
@@ -62,7 +59,7 @@ class Lab:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with _undisturbed():
+        with undisturbed():
             self.down()
 
     def host(self, name: str) -> Host:
@@ -109,16 +106,13 @@ class Lab:
             self._start_controller(controller)
         except BaseException:
             self._say("failed: removing what was made")
-            with _undisturbed():
+            with undisturbed():
                 self.down()
             raise
 
     def down(self) -> None:
         """Remove every trace of a lab of this name, whatever state it is in, and whoever made it."""
-        netns.delete(netns.names(self.prefix))
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another lab is still in it, or there is none
-            FOLDER.rmdir()
+        removal.remove(self.name)
         self.hosts, self.guests = {}, {}
 
     def start_controller(self) -> None:
@@ -234,18 +228,3 @@ class Lab:
 
     def _nodes(self) -> list[Host | Guest]:
         return [*self.hosts.values(), *self.guests.values()]
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let nobody's second Ctrl-C break off a clean-up: the programs that it starts ignore it too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in signums}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -87,6 +87,16 @@ def names(prefix: str = "") -> list[str]:
 def add(namespace: str) -> None:
     """Make a namespace that forwards nothing, answers ARP only where the address is, and speaks no IPv6 unasked."""
     run(None, ["ip", "netns", "add", namespace])
+    _settle(namespace)
+
+
+def attach(namespace: str, pid: int) -> None:
+    """Name the namespace that a process is in, and make it like those of `add`; it lasts until both are gone."""
+    run(None, ["ip", "netns", "attach", namespace, str(pid)])
+    _settle(namespace)
+
+
+def _settle(namespace: str) -> None:
     settings = {
         "net/ipv4/ip_forward": "0",  # a new namespace copies the machine's
         "net/ipv4/conf/all/arp_ignore": "1",

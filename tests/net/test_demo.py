@@ -16,7 +16,8 @@ import pytest
 from topo import netns
 from topo.demo import EXAMPLE, PARTS, _play, _take
 from topo.demo_show import Part, Step
-from topo.lab import FOLDER, Lab
+from topo.lab import Lab
+from topo.removal import FOLDER
 from topo.waiting import wait_until
 
 COOKIE = "0x5ab07a9e"

@@ -1,0 +1,46 @@
+"""Remove every trace of a lab by its name alone, whatever state it is in, and whoever made it.
+
+A lab called NAME owns the namespaces lg-NAME-*, what runs in them, and its folder below `FOLDER`; nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from topo import netns
+
+FOLDER: Final = Path("/run/lockgate")
+
+
+def prefix(name: str) -> str:
+    """What the names of a lab's namespaces begin with."""
+    return f"lg-{name}-"
+
+
+def remove(name: str) -> None:
+    """Remove a lab: its processes, namespaces and folder."""
+    netns.delete(netns.names(prefix(name)))
+    shutil.rmtree(FOLDER / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another lab is still in it, or there is none
+        FOLDER.rmdir()
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let nobody's second Ctrl-C break off a clean-up: the programs that it starts ignore it too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in signums}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
