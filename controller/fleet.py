@@ -61,6 +61,7 @@ class Fleet:
     def connected(self, datapath: Any) -> None:
         """A switch has named itself and its ports."""
         switch = Switch(datapath)
+        log.info("datapath %016x connected from %s", switch.id, datapath.address)
         previous = self._switches.get(switch.id)
         if previous is not None:
             log.warning(
@@ -142,7 +143,7 @@ class Fleet:
             return  # what it needs is on its way, and nothing is swept before it is here
         if host is not None:
             bridge = next(bridge for bridge, datapath in datapaths(host).items() if datapath == switch.id)
-            log.info("%s %s: datapath %016x connected", host.name, bridge, switch.id)
+            log.info("%s %s: serving datapath %016x", host.name, bridge, switch.id)
             reconciler = Reconciler(switch, f"{host.name} {bridge}", bridge, self._replica)
             self._reconcilers[switch.id] = reconciler
             hub.spawn(reconciler.run, self._applied)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -20,7 +21,10 @@ from mapping.replica import Replica
 log = logging.getLogger(__name__)
 
 AUDIT_INTERVAL: Final = 30.0
-"""Seconds after which the switch's cookies are read back although nothing was reported."""
+"""Seconds after which the switch's cookies are read back although nothing was reported, at least."""
+
+AUDIT_SHARE: Final = 0.01
+"""Of the time, how much reading back may take: the switch does nothing else meanwhile."""
 
 RETRY_INTERVAL: Final = 1.0
 """Seconds before a switch that refused or did not answer is tried again."""
@@ -64,6 +68,7 @@ class Reconciler:
         self._flows: BridgeFlows | None = None
         self._touched = Touched()
         self._trusted = False
+        self._read_seconds = 0.0
         self._suspects: set[int] = set()
         self._ticket: Ticket | None = None
         """Of what was sent last, until it is confirmed."""
@@ -111,7 +116,7 @@ class Reconciler:
             if self._flows and self._flows.busy:
                 hub.sleep(0)
                 continue
-            if not self._changed.wait(timeout=AUDIT_INTERVAL):
+            if not self._changed.wait(timeout=max(AUDIT_INTERVAL, self._read_seconds / AUDIT_SHARE)):
                 self._trusted = False
             self._changed.clear()
 
@@ -215,4 +220,7 @@ class Reconciler:
             return None
         # Before the question, so that news which come while it is answered are not lost.
         self._trusted = True
-        return self.switch.cookies()
+        begin = time.monotonic()
+        cookies = self.switch.cookies()
+        self._read_seconds = time.monotonic() - begin
+        return cookies
