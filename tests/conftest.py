@@ -37,6 +37,8 @@ def unmet(tier: str) -> str | None:
 def pytest_configure() -> None:
     # What asks the run to end gets it ended as Ctrl-C does: fixtures take down what they have put up.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # A shell has its background jobs ignore Ctrl-C, and so would the programs that are interrupted here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
