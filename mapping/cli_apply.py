@@ -8,10 +8,13 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from mapping import document, plan, rows, service
 from mapping import status as state
@@ -20,6 +23,7 @@ from mapping.document import Document
 from mapping.plan import Plan
 from mapping.replica import Replica
 from mapping.rows import Tables
+from mapping.status import Confirmation
 from mapping.writer import Done, MappingError, Writer, unreachable
 
 _PATIENCE_MS = 10_000
@@ -27,7 +31,7 @@ _PATIENCE_MS = 10_000
 File = Annotated[Path, typer.Option("--file", "-f", help="The YAML file; - is standard input.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Delete every row that the file does not name.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until the switches of every live host have the changes.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until every live host that the changes concern has them.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait with --wait.")]
 Listen = Annotated[
     list[str] | None,
@@ -61,26 +65,13 @@ def apply(
         if dry_run:
             tables = writer.read()
             done = Done(make(tables), rows.config_seq(tables))
+        elif wait:
+            _carry_out_and_wait(options, writer, read, make, timeout)
+            return
         else:
             done = writer.carry_out(make, options.comment)
-    if done.plan.faults:
-        raise RefusedError(sorted(read.locate(done.plan.faults)))
-    if dry_run or not wait:
-        show_done(options, done, dry_run=dry_run)
-        return
-    if not options.json:
-        show_done(options, done)
-    behind = _wait(options, done.config_seq, timeout)
-    if options.json:
-        show_done(options, done, dry_run=False, not_applied=behind)
-    elif behind:
-        raise MappingError(
-            f"written, but not applied after {timeout:g} s by {', '.join(behind)}: look with `lockgate status`"
-        )
-    else:
-        console().print("applied by every live host")
-    if behind:
-        raise typer.Exit(1)
+    _refuse_faults(read, done.plan)
+    show_done(options, done, dry_run=dry_run)
 
 
 def _contents(file: Path) -> bytes:
@@ -99,20 +90,98 @@ def _all_problems(read: Document, writer: Writer, make: Callable[[Tables], Plan]
     return sorted({*read.problems, *read.locate(faults)})
 
 
-def _wait(options: Settings, config_seq: int, seconds: float) -> list[str]:
-    """Wait until every live host has applied this; return the names of those that have not."""
-    replica = Replica(options.remotes, state.COLUMNS)
+def _refuse_faults(read: Document, planned: Plan) -> None:
+    if planned.faults:
+        raise RefusedError(sorted(read.locate(planned.faults)))
 
-    def behind() -> list[str]:
-        report = state.report(replica.tables, replica.snapshot, time.time())
-        return [host.name for host in report.hosts if host.live and host.applied_seq < config_seq]
 
+def _carry_out_and_wait(
+    options: Settings, writer: Writer, read: Document, make: Callable[[Tables], Plan], seconds: float
+) -> None:
+    """Carry out the plan; show it, and how far each host is with it that it concerns."""
+    replica = Replica(options.remotes, state.HOST_COLUMNS)
+    hosts: frozenset[str] = frozenset()
+
+    def make_and_follow(tables: Tables) -> Plan:
+        nonlocal hosts
+        made = make(tables)
+        # With nothing to change, an earlier run may have written the same, and given up waiting.
+        hosts = plan.concerned(made.edits or plan.make(read.rows, {}).edits, tables)
+        if hosts and not made.faults:
+            _follow(replica, options)
+        return made
+
+    with closing(replica.session):
+        done = writer.carry_out(make_and_follow, options.comment)
+        since = time.monotonic()
+        _refuse_faults(read, done.plan)
+        found: tuple[Confirmation, ...] = ()
+        try:
+            if hosts:
+                found = _wait(replica, done, hosts, since, seconds)
+        finally:
+            # Not before: it takes its time when there are many, and would be measured as the hosts'.
+            if not options.json:
+                show_done(options, done)
+    late = [each.host for each in found if each.state == "late"]
+    if options.json:
+        confirmed = [dataclasses.asdict(each) for each in found]
+        show_done(options, done, dry_run=False, hosts=confirmed, not_applied=late)
+    else:
+        _show_confirmed(found)
+    if late and options.json:
+        raise typer.Exit(1)
+    if late:
+        raise MappingError(
+            f"written, but not applied after {seconds:g} s by {', '.join(late)}: look with `lockgate status`"
+        )
+
+
+def _wait(
+    replica: Replica, done: Done, hosts: frozenset[str], since: float, seconds: float
+) -> tuple[Confirmation, ...]:
+    """Wait until every live one of these hosts has applied this; return how far each is."""
+    ms: dict[str, int] = {}
+    found: tuple[Confirmation, ...] = ()
+
+    def look() -> bool:
+        nonlocal found
+        for row in replica.tables["Host"].values() if done.plan.edits else ():
+            if row["name"] in hosts and row["applied_seq"] >= done.config_seq:
+                ms.setdefault(row["name"], round((time.monotonic() - since) * 1000))
+        found = state.confirmations(replica.tables, done.config_seq, hosts, ms, time.time())
+        late = [each.host for each in found if each.state == "late"]
+        missing = state.in_words(late) if late else "the mapping database"
+        spinner.update(Text(f"config_seq {done.config_seq} is written, waiting for {missing}"))
+        # Hosts that the change adds have no row here before the change has arrived here as well.
+        return replica.current and replica.config_seq >= done.config_seq and not late
+
+    screen = Console(stderr=True)
+    spinner = screen.status("")
+    if screen.is_terminal:
+        spinner.start()
     try:
-        _follow(replica, options)
-        replica.wait_until(lambda: replica.current and not behind(), int(seconds * 1000))
-        return behind()
+        if replica.wait_until(look, int(seconds * 1000)) or replica.current:
+            return found
     finally:
-        replica.session.close()
+        spinner.stop()
+    raise MappingError(
+        f"written, but the mapping database at {replica.session.remote} went away ({replica.session.error}), "
+        "and with it the hosts' reports: look with `lockgate status`"
+    )
+
+
+def _show_confirmed(found: tuple[Confirmation, ...]) -> None:
+    if not found:
+        console().print("no host is concerned: nothing to wait for")
+        return
+    lines = ((each.host, each.state, "" if each.ms is None else f"{each.ms} ms", each.why) for each in found)
+    show_table(("host", "state", "after", "why not"), lines)
+    states = {each.state for each in found}
+    if states == {"not live"}:
+        console().print("no host that is concerned is live: nothing to wait for")
+    elif "late" not in states:
+        console().print("applied by every live host that is concerned")
 
 
 def _follow(replica: Replica, options: Settings) -> None:

@@ -6,7 +6,7 @@ somebody else made in between is planned for again, never overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -84,6 +84,33 @@ def left_out(rows: Content, tables: Tables, *, prune: bool) -> set[Ref]:
         for key, row in there["Mapping"].items()
         if key not in rows["Mapping"] and (str(row["port"]),) in rows["Port"]
     }
+
+
+def concerned(edits: Iterable[Edit], tables: Tables) -> frozenset[str]:
+    """The hosts whose flows these edits of a database that holds `tables` can touch, by name.
+
+    They are those with a port, before or after, in a VPC of which a row changes; those whose own row changes; and
+    those that share a VPC with one whose row changes. A host that is deleted is not among them.
+    """
+    there, _ = wanted.named({table: tables[table] for table in ("Host", "Vpc", "Port") if table in tables})
+    vpcs: set[Value] = set()
+    hosts: set[Value] = set()
+    changed: set[Value] = set()
+    deleted: set[Value] = {None}
+    for edit in edits:
+        if edit.table == "Port":
+            known = there["Port"].get(edit.key, {})
+            vpcs |= {known.get("vpc"), edit.after.get("vpc")}
+            hosts.add(edit.after.get("host"))
+        elif edit.table == "Host":
+            changed.add(edit.key[0])
+            if edit.action == "delete":
+                deleted.add(edit.key[0])
+        else:
+            vpcs.add(edit.key[0])
+    vpcs |= {port["vpc"] for port in there["Port"].values() if port["host"] in changed}
+    hosts |= changed | {port["host"] for port in there["Port"].values() if port["vpc"] in vpcs}
+    return frozenset(str(host) for host in hosts - deleted)
 
 
 def _edits(rows: Content, there: Content, gone: Collection[Ref]) -> tuple[Edit, ...]:

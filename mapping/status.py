@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
+from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from mapping import rows
 from mapping.model import BadRow, Snapshot
@@ -13,8 +15,17 @@ from mapping.rows import READ_COLUMNS, STATUS_COLUMNS, Row, Tables
 COLUMNS: Final = {table: (*names, *STATUS_COLUMNS.get(table, ())) for table, names in READ_COLUMNS.items()}
 """What a replica must follow for `report`."""
 
+HOST_COLUMNS: Final = {table: COLUMNS[table] for table in ("Global", "Host")}
+"""What a replica must follow for `confirmations`."""
+
 QUIET_SECONDS: Final = 30
 """A controller that has said nothing of a host for so long is taken for gone: it reports every ten seconds."""
+
+_NEVER: Final = (
+    "no controller has ever reported: start `ryu-manager controller.app`, "
+    "and look whether the bridges have the datapath ids of the Host row"
+)
+_QUIET: Final = "the last flows stay; look whether ryu-manager runs and reaches the database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,19 @@ class HostStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmation:
+    """Whether a host has confirmed a change, and if it has not, `why`, in words that say what to do.
+
+    `ms` is after how many milliseconds its report arrived; None if none did, or if that was not measured.
+    """
+
+    host: str
+    state: Literal["applied", "not live", "late"]
+    ms: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The whole picture. `summary` says in words what is wrong and what to do, worst first."""
 
@@ -67,6 +91,31 @@ def report(tables: Tables, snapshot: Snapshot, now: float) -> Report:
     return Report(tuple(summary), not problems, config_seq, hosts, counts, snapshot.bad)
 
 
+def confirmations(
+    tables: Tables, config_seq: int, names: Collection[str], ms: MappingABC[str, int], now: float
+) -> tuple[Confirmation, ...]:
+    """How far these hosts are with the change that has this number: who was slowest, or failed, comes last.
+
+    `ms` is what was measured, by host. A host without a row is left out: nobody reports of it any more.
+    """
+    hosts = (_host(row, config_seq, now) for row in tables["Host"].values() if row["name"] in names)
+    found = [_confirmation(host, ms.get(host.name)) for host in hosts]
+    order = ("applied", "not live", "late")
+    return tuple(sorted(found, key=lambda each: (order.index(each.state), each.ms or 0, each.host)))
+
+
+def _confirmation(host: HostStatus, ms: int | None) -> Confirmation:
+    if not host.lag:
+        return Confirmation(host.name, "applied", ms, "")
+    if host.live:
+        late = f"{host.lag} change(s) not applied yet: look again in a second"
+        return Confirmation(host.name, "late", None, host.problem or late)
+    if host.heard is None:
+        return Confirmation(host.name, "not live", None, _NEVER)
+    quiet = f"no report for {host.heard} s: {_QUIET}" if host.heard > QUIET_SECONDS else ""
+    return Confirmation(host.name, "not live", None, quiet or _disconnected(host))
+
+
 def _host(row: Row, config_seq: int, now: float) -> HostStatus:
     said: dict[str, str] = rows.as_dict(row["status"])
     heard = said.get("heard", "")
@@ -88,30 +137,30 @@ def _host(row: Row, config_seq: int, now: float) -> HostStatus:
 def _absent(hosts: tuple[HostStatus, ...]) -> list[str]:
     problems = []
     if never := [host.name for host in hosts if host.heard is None]:
-        problems.append(
-            f"{_names(never)}: no controller has ever reported: start `ryu-manager controller.app`, "
-            "and look whether the bridges have the datapath ids of the Host row"
-        )
+        problems.append(f"{in_words(never)}: {_NEVER}")
     if quiet := [host.name for host in hosts if host.heard is not None and host.heard > QUIET_SECONDS]:
-        problems.append(
-            f"{_names(quiet)}: no report for over {QUIET_SECONDS} s: the last flows stay; "
-            "look whether ryu-manager runs and reaches the database"
-        )
-    for host in hosts:
-        lost = [f"its {kind} bridge" for kind, state in (("guest", host.guest), ("NIC", host.nic)) if state == "absent"]
-        if lost and host.heard is not None and host.heard <= QUIET_SECONDS:
-            problems.append(
-                f"host {host.name}: {' and '.join(lost)} not connected to the controller: the last flows stay; "
-                "look whether ovs-vswitchd runs there and the control channel is up"
-            )
-    return problems
+        problems.append(f"{in_words(quiet)}: no report for over {QUIET_SECONDS} s: {_QUIET}")
+    return problems + [
+        f"host {host.name}: {_disconnected(host)}"
+        for host in hosts
+        if host.heard is not None and host.heard <= QUIET_SECONDS and not host.live
+    ]
+
+
+def _disconnected(host: HostStatus) -> str:
+    bridges = (("guest", host.guest), ("NIC", host.nic))
+    lost = " and ".join(f"its {kind} bridge" for kind, state in bridges if state != "connected")
+    return (
+        f"{lost} not connected to the controller: the last flows stay; "
+        "look whether ovs-vswitchd runs there and the control channel is up"
+    )
 
 
 def _behind(hosts: tuple[HostStatus, ...]) -> list[str]:
     behind = [f"{host.name} ({host.lag})" for host in hosts if host.live and host.lag]
     if not behind:
         return []
-    return [f"{_names(behind)}: some changes are not applied yet (how many, in brackets): look again in a second"]
+    return [f"{in_words(behind)}: some changes are not applied yet (how many, in brackets): look again in a second"]
 
 
 def _reported(hosts: tuple[HostStatus, ...]) -> list[str]:
@@ -130,6 +179,7 @@ def _fine(hosts: tuple[HostStatus, ...], config_seq: int) -> str:
     return f"All is well: every host has applied config_seq {config_seq}."
 
 
-def _names(names: list[str]) -> str:
+def in_words(names: list[str]) -> str:
+    """Some of these hosts, and how many more."""
     some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return f"host {some}" if len(names) == 1 else f"hosts {some}"

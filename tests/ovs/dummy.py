@@ -128,8 +128,12 @@ class Controller:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process:
-            self._process.send_signal(how)
+            self.signal(how)
             self._process.wait(10)
+
+    def signal(self, what: signal.Signals) -> None:
+        assert self._process
+        self._process.send_signal(what)
 
     def says(self, text: str, seconds: float = 15) -> None:
         wait_until(lambda: text in self.log.read_text(), seconds, f"{text!r} in the controller's log")

@@ -1,19 +1,28 @@
 """The `lockgate` command as a person runs it, on a real database."""
 
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.pipeline import BR_GUEST, BR_NIC
 from mapping import cli, service
+from mapping.model import Port
+from mapping.session import Session
 from mapping.writer import Writer
+from tests.build import HOST_B, SPY, WEB
+from tests.conftest import Figure
+from tests.ovs.conftest import World
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two-hosts.yaml"
 LOCKGATE = [sys.executable, "-m", "mapping.cli"]
@@ -176,18 +185,129 @@ def test_apply_shows_what_it_does(lockgate: Lockgate, tmp_path: Path) -> None:
     ]
 
 
-def test_apply_waits_for_live_hosts_and_names_those_that_are_late(lockgate: Lockgate) -> None:
-    assert lockgate("apply", "-f", str(EXAMPLE), "--wait").out.endswith("applied by every live host\n")
+WAIT = ("apply", "-f", str(EXAMPLE), "--wait")
+
+
+def test_apply_waits_for_live_hosts_and_says_why_others_have_not_confirmed(lockgate: Lockgate) -> None:
+    shown = lockgate(*WAIT).out.splitlines()
+    assert shown[-5] == "12 change(s) written, config_seq 1"
+    assert [line.split()[:4] for line in shown[-3:-1]] == [[name, "not", "live", "no"] for name in ("host-a", "host-b")]
+    assert shown[-1] == "no host that is concerned is live: nothing to wait for"
     lockgate.reports("host-a", 1)
-    lockgate.reports("host-b", 0)
-    late = lockgate("apply", "-f", str(EXAMPLE), "--wait", "--timeout", "0.2", code=1)
+    lockgate.reports("host-b", 0, problem="br-nic: its table is full")
+    late = lockgate(*WAIT, "--timeout", "0.2", code=1)
     assert late.err == "written, but not applied after 0.2 s by host-b: look with `lockgate status`\n"
-    told = lockgate("apply", "-f", str(EXAMPLE), "--wait", "--timeout", "0.2", "--json", code=1)
-    assert told.json["not_applied"] == ["host-b"]
+    assert [line.split() for line in late.out.splitlines()[1:]] == [
+        ["host", "state", "after", "why", "not"],
+        ["host-a", "applied"],
+        ["host-b", "late", "br-nic:", "its", "table", "is", "full"],
+    ]
+    told = lockgate(*WAIT, "--timeout", "0.2", "--json", code=1)
+    assert told.err == ""
+    assert told.json == {
+        "edits": [],
+        "config_seq": 1,
+        "dry_run": False,
+        "hosts": [
+            {"host": "host-a", "state": "applied", "ms": None, "why": ""},
+            {"host": "host-b", "state": "late", "ms": None, "why": "br-nic: its table is full"},
+        ],
+        "not_applied": ["host-b"],
+    }
     soon = threading.Timer(0.3, lockgate.reports, ("host-b", 1))
     soon.start()
-    assert lockgate("apply", "-f", str(EXAMPLE), "--wait", "--json").json["not_applied"] == []
+    assert lockgate(*WAIT).out.endswith("applied by every live host that is concerned\n")
     soon.join()
+
+
+def test_waiting_follows_no_more_than_the_hosts(lockgate: Lockgate, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, Any]] = []
+    request = Session.request
+
+    def recorded(session: Session, method: str, params: list[Any]) -> int:
+        asked.append((method, params))
+        return request(session, method, params)
+
+    monkeypatch.setattr(Session, "request", recorded)
+    lockgate(*WAIT)
+    methods = [method for method, _ in asked]
+    assert methods.count("monitor_cond_since") == 1
+    assert methods.index("monitor_cond_since") < len(methods) - 1, "followed before it was written"
+    assert set(dict(asked)["monitor_cond_since"][2]) == {"Global", "Host"}
+
+
+def test_a_change_that_concerns_no_host_is_not_waited_for(lockgate: Lockgate, tmp_path: Path) -> None:
+    lockgate("apply", "-f", str(EXAMPLE))
+    lockgate.reports("host-a", 0)
+    lockgate.reports("host-b", 0)
+    file = tmp_path / "f.yaml"
+    file.write_text("vpcs:\n  red: {vni: 7, subnets: [10.0.0.0/24]}\n")
+    assert lockgate("apply", "-f", str(file), "--wait").out.splitlines()[1:] == [
+        "1 change(s) written, config_seq 2",
+        "no host is concerned: nothing to wait for",
+    ]
+    assert lockgate("apply", "-f", str(file), "--wait", "--json").json["hosts"] == []
+
+
+def test_a_terminal_shows_who_is_waited_for(lockgate: Lockgate) -> None:
+    lockgate("apply", "-f", str(EXAMPLE))
+    lockgate.reports("host-a", 0)
+    lockgate.reports("host-b", 1)
+    ours, theirs = pty.openpty()
+    run = [*LOCKGATE, *WAIT, "--timeout", "0.5"]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | {"TERM": "xterm"}) as waiting:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # so a terminal ends
+            while more := os.read(ours, 4096):
+                shown += more
+        assert waiting.stdout
+        assert b"waiting" not in waiting.stdout.read()
+    os.close(ours)
+    assert b"config_seq 1 is written, waiting for host host-a" in shown
+
+
+def test_real_hosts_are_waited_for_as_far_as_they_are_concerned(
+    lockgate: Lockgate, world: World, tmp_path: Path, figure: Figure
+) -> None:
+    file = tmp_path / "f.yaml"
+
+    def apply(port: Port, vpc: str, host: str, ip: str, code: int = 0) -> dict[str, dict[str, Any]]:
+        file.write_text(f"ports:\n  {port.name}: {{vpc: {vpc}, mac: '{port.mac}', host: {host}, addresses: [{ip}]}}\n")
+        words = ("--db", world.database.remote, "apply", "-f", str(file), "--wait", "--timeout", "2", "--json")
+        found = lockgate(*words, code=code).json
+        world.database.config_seq = found["config_seq"]
+        return {host.pop("host"): host for host in found["hosts"]}
+
+    both = apply(WEB, "blue", "host-a", "10.0.0.21")
+    for host in (world.a, world.b):
+        for bridge in (BR_GUEST, BR_NIC):
+            assert host.cookies(bridge) == world.desired(host, bridge)
+        figure(f"{host.host.name} has confirmed", both[host.host.name]["ms"], "ms")
+    only = apply(SPY, "red", "host-b", "10.0.0.22")
+    assert 0 <= only["host-b"]["ms"] < 2000
+    assert only == {"host-b": {"state": "applied", "ms": only["host-b"]["ms"], "why": ""}}
+
+    controllers = world.b.ovs.vsctl("get-controller", BR_NIC).split()
+    world.b.ovs.vsctl("del-controller", BR_NIC)
+    try:
+        world.controller.says(f"host-b {BR_NIC}: datapath {HOST_B.nic_datapath:016x} disconnected")
+        found = apply(WEB, "blue", "host-a", "10.0.0.23")
+    finally:
+        world.b.ovs.vsctl("set-controller", BR_NIC, *controllers)
+    assert (found["host-a"]["state"], found["host-b"]["state"]) == ("applied", "not live")
+    assert found["host-b"]["why"].startswith("its NIC bridge not connected to the controller: the last flows stay; ")
+    world.wait_applied()
+
+    world.controller.signal(signal.SIGSTOP)
+    try:
+        late = apply(SPY, "red", "host-b", "10.0.0.24", code=1)
+    finally:
+        world.controller.signal(signal.SIGCONT)
+    why = "1 change(s) not applied yet: look again in a second"
+    assert late == {"host-b": {"state": "late", "ms": None, "why": why}}
+    world.wait_applied()
+    world.assert_as_desired()
 
 
 def test_status(lockgate: Lockgate) -> None:

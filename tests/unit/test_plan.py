@@ -207,3 +207,56 @@ def test_what_is_there_already_is_not_changed_by_adding() -> None:
     made = plan.make(rows, tables(FILE), only_new=True)
     assert [fault.text for fault in made.faults] == ["VPC blue is there already, with vni 5001: delete it first"]
     assert plan.make(content(FILE), tables(FILE), only_new=True).edits == ()
+
+
+MANY = """\
+vpcs:
+  blue: {vni: 1, subnets: [10.0.0.0/24]}
+  red: {vni: 2, subnets: [10.0.0.0/24]}
+  empty: {vni: 3, subnets: [10.0.0.0/24]}
+hosts:
+  blue-1: {vtep: 192.0.2.1}
+  blue-2: {vtep: 192.0.2.2}
+  red-1: {vtep: 192.0.2.3}
+  both: {vtep: 192.0.2.4}
+  idle: {vtep: 192.0.2.5}
+ports:
+  b1: {vpc: blue, mac: "02:00:00:00:00:01", host: blue-1, addresses: [10.0.0.11]}
+  b2: {vpc: blue, mac: "02:00:00:00:00:02", host: blue-2, addresses: [10.0.0.12]}
+  b3: {vpc: blue, mac: "02:00:00:00:00:03", host: both, addresses: [10.0.0.13]}
+  r1: {vpc: red, mac: "02:00:00:00:00:04", host: red-1, addresses: [10.0.0.14]}
+  r2: {vpc: red, mac: "02:00:00:00:00:05", host: both, addresses: [10.0.0.12]}
+  loose: {vpc: red, mac: "02:00:00:00:00:06", addresses: [10.0.0.13]}
+"""
+BLUE = {"blue-1", "blue-2", "both"}
+RED = {"red-1", "both"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hosts"),
+    [
+        ("vni: 1,", "vni: 9,", BLUE),
+        ("vni: 3,", "vni: 9,", set()),
+        ("[10.0.0.12]", "[10.0.0.99]", BLUE | RED),
+        ("blue-1, addresses: [10.0.0.11]", "blue-1, addresses: []", BLUE),
+        ("red-1, addresses", "idle, addresses", RED | {"idle"}),
+        ("b1: {vpc: blue", "b1: {vpc: red", BLUE | RED),
+        ("b1: {vpc: blue", "b1: {vpc: empty", BLUE),
+        ("vpc: red, mac: '02:00:00:00:00:06'", "vpc: empty, mac: '02:00:00:00:00:06', host: idle", RED | {"idle"}),
+        ("192.0.2.1}", "192.0.2.9}", BLUE),
+        ("192.0.2.4}", "192.0.2.9}", BLUE | RED),
+        ("192.0.2.5}", "192.0.2.9}", {"idle"}),
+        ("  idle: {vtep: 192.0.2.5}", "  fresh: {vtep: 192.0.2.5}", {"fresh"}),
+        ("  loose", "  more: {vpc: blue, mac: '02:00:00:00:00:07', host: idle}\n  loose", BLUE | {"idle"}),
+        ("nothing", "", set()),
+    ],
+)
+def test_whom_a_change_concerns(old: str, new: str, hosts: set[str]) -> None:
+    there = MANY.replace('"', "'")
+    made = applied(there.replace(old, new), there, prune=True)
+    assert made.faults == ()
+    assert plan.concerned(made.edits, tables(there)) == hosts
+
+
+def test_a_file_for_an_empty_database_concerns_its_hosts() -> None:
+    assert plan.concerned(plan.make(content(MANY), {}).edits, {}) == BLUE | RED | {"idle"}

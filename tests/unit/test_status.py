@@ -70,6 +70,43 @@ def test_what_is_wrong_is_said_in_words() -> None:
     assert [one.live for one in made.hosts] == [False, False, False, True, True, True]
 
 
+def test_how_far_each_host_is_with_a_change_and_why_not() -> None:
+    rows = [
+        host(1, well(), applied=4),
+        host(2, well(), applied=5),
+        host(3, well(), applied=9),
+        host(4, {}, applied=0),
+        host(5, well(NOW - 42), applied=3),
+        host(6, {**well(), "guest": "absent", "nic": "unknown"}, applied=3),
+        host(7, {**well(), "problem": "br-nic: no answer"}, applied=3),
+        host(8, {**well(), "nic": "absent", "problem": "br-guest: oh"}, applied=3),
+        host(9, well(), applied=0),
+    ]
+    tables: dict[str, dict[RowId, Row]] = {"Host": {f"r{number}": row for number, row in enumerate(rows)}}
+    names = {f"host-{number}" for number in range(1, 9)} | {"gone"}
+    found = status.confirmations(tables, 5, names, {"host-2": 70, "host-3": 30}, NOW)
+    assert [(one.host, one.state, one.ms) for one in found] == [
+        ("host-3", "applied", 30),
+        ("host-2", "applied", 70),
+        ("host-4", "not live", None),
+        ("host-5", "not live", None),
+        ("host-6", "not live", None),
+        ("host-8", "not live", None),
+        ("host-1", "late", None),
+        ("host-7", "late", None),
+    ]
+    assert [one.why.partition(": ")[0] for one in found] == [
+        "",
+        "",
+        "no controller has ever reported",
+        "no report for 42 s",
+        "its guest bridge and its NIC bridge not connected to the controller",
+        "its NIC bridge not connected to the controller",
+        "1 change(s) not applied yet",
+        "br-nic",
+    ]
+
+
 def test_nonsense_from_a_controller_is_not_believed() -> None:
     (one,) = report(host(1, {"guest": "maybe", "heard": "yesterday"}, 99)).hosts
     assert (one.heard, one.lag, one.live) == (None, 0, False)
