@@ -249,6 +249,17 @@ def test_a_change_that_concerns_no_host_is_not_waited_for(lockgate: Lockgate, tm
     assert lockgate("apply", "-f", str(file), "--wait", "--json").json["hosts"] == []
 
 
+def test_a_database_that_goes_away_meanwhile_is_told(lockgate: Lockgate, tmp_path: Path) -> None:
+    lockgate("apply", "-f", str(EXAMPLE))
+    lockgate.reports("host-a", 0)
+    soon = threading.Timer(0.3, service.stop, (tmp_path,))
+    soon.start()
+    said = lockgate(*WAIT, "--timeout", "1", code=1).err
+    soon.join()
+    assert said.startswith(f"written, but the mapping database at {lockgate.remote} went away (")
+    assert "look with `lockgate status`" in said
+
+
 def test_a_terminal_shows_who_is_waited_for(lockgate: Lockgate) -> None:
     lockgate("apply", "-f", str(EXAMPLE))
     lockgate.reports("host-a", 0)
