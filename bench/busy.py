@@ -1,0 +1,136 @@
+"""One VPC changes thousands of times a second: what that does to the changes of another VPC on the same host.
+
+The quiet VPC's mappings change at a steady pace, in turns with and without the load. Each change is seen twice: in
+the switch, and by a bare client that follows the quiet VPC's rows in the database. What grows for the latter, too, is
+not Lockgate's: it is the database, and the machine's cores that all of this shares.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+from bench.content import CHANGED, FIRST, Content, fill_vpc
+from bench.results import Row
+from bench.run import BenchError, Run, percentile
+from bench.site import Changes, Site, update
+from bench.watch import arrivals
+
+QUIET_NET: Final = "10.240.0.0/12"
+LAST: Final = int(IPv4Address("10.200.0.0"))
+"""The busy VPC's last change of each turn gives an address from here on."""
+LAST_NET: Final = "10.200.0.0/16"
+GROWTH: Final = 1.1
+PATIENCE: Final = 120
+
+
+class Quiet:
+    """Changes the quiet VPC, and times what it sees."""
+
+    def __init__(self, site: Site, mappings: list[str], vpc: str, stack: ExitStack) -> None:
+        self._site = site
+        self._mappings = mappings
+        self._follower = site.database.client(stack)
+        self._follower.monitor("Mapping", ["ip"], [["vpc", "==", ["uuid", vpc]]])
+        # The switch tells of the quiet VPC's flows only: the busy one's would be work for this process and the switch.
+        self._changes = Changes(site, stack, [f"ip,nw_dst={QUIET_NET}", f"arp,arp_tpa={QUIET_NET}"])
+        self._number = 0
+
+    def change(self) -> tuple[float, float]:
+        """Change one; return the milliseconds until the switch has it, and until the bare client knows."""
+        self._number += 1
+        ip = str(IPv4Address(CHANGED + self._number))
+        begin = time.monotonic()
+        self._site.change([update(self._mappings[self._number % len(self._mappings)], ip=ip)])
+        switch = self._changes.expected(ip)
+        times = arrivals({**switch, self._follower: f'"{ip}"'}, PATIENCE)
+        return (max(times[source] for source in switch) - begin) * 1000, (times[self._follower] - begin) * 1000
+
+    def during(self, interval: float, seconds: float, process: subprocess.Popen[str] | None = None) -> list[Any]:
+        """Change one after the other at this pace, for so long or until the process ends."""
+        results = []
+        begin = due = time.monotonic()
+        while process.poll() is None if process else time.monotonic() < begin + seconds:
+            results.append(self.change())
+            due = max(due + interval, time.monotonic() - interval)
+            time.sleep(max(0.0, due - time.monotonic()))
+        return results
+
+
+def measure(run: Run) -> Iterator[Row]:
+    """Turns of both, one after the other."""
+    scale = run.scale
+    idle: list[tuple[float, float]] = []
+    busy: list[tuple[float, float]] = []
+    offers: list[dict[str, float]] = []
+    lags: list[float] = []
+    with ExitStack() as stack:
+        site, quiet, busy_lines = _site(run, stack)
+        end_watch = Changes(site, stack, [f"ip,nw_dst={LAST_NET}", f"arp,arp_tpa={LAST_NET}"])
+        for turn in range(scale.busy_turns):
+            run.say(f"the quiet VPC changes, alone (turn {turn + 1} of {scale.busy_turns})")
+            idle += quiet.during(scale.quiet_interval, scale.busy_seconds)
+            run.say(f"{scale.busy_rate} changes/s are offered to the busy VPC for {scale.busy_seconds:g} s")
+            last = str(IPv4Address(LAST + turn))
+            options = (scale.busy_rate, scale.busy_batch, scale.busy_seconds, last)
+            argv = [sys.executable, "-m", "bench.offer", str(site.database.socket), *map(str, options)]
+            with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as offer:
+                if not offer.stdin or not offer.stdout:
+                    raise BenchError("no pipe to the process that offers changes")
+                offer.stdin.write(busy_lines)
+                offer.stdin.close()
+                try:
+                    busy += quiet.during(scale.quiet_interval, scale.busy_seconds, offer)
+                finally:
+                    offer.terminate()
+                offers.append(json.loads(offer.stdout.read()))
+            lags.append(max(arrivals(end_watch.expected(last), PATIENCE).values()) - offers[-1]["end"])
+            site.config_seq = int(offers[-1]["config_seq"])
+            site.wait_applied()
+    yield from _rows(run, idle, busy, offers, lags)
+
+
+def _site(run: Run, stack: ExitStack) -> tuple[Site, Quiet, str]:
+    scale = run.scale
+    content = Content()
+    quiet_vpc = content.vpc("quiet")
+    content.port(quiet_vpc, content.here, "quiet")
+    port = content.port(quiet_vpc, content.there)
+    quiet = [content.mapping(quiet_vpc, port, FIRST + n) for n in range(1000)]
+    busy = fill_vpc(content, "busy", scale.busy_mappings, "busy")
+    pair = [content.port(content.vpcs["busy"], content.there) for _ in range(2)]
+    lines = "".join(f"{mapping} {' '.join(pair)}\n" for mapping in busy)
+    site = Site(run.place("busy"), content, stack, ("quiet", "busy"))
+    run.say(f"ryu-manager starts on a quiet VPC of {len(quiet)} mappings and a busy one of {len(busy)}")
+    site.start()
+    return site, Quiet(site, quiet, quiet_vpc, stack), lines
+
+
+def _rows(
+    run: Run,
+    idle: list[tuple[float, float]],
+    busy: list[tuple[float, float]],
+    offers: list[dict[str, float]],
+    lags: list[float],
+) -> Iterator[Row]:
+    scale = run.scale
+    made = sum(offer["changes"] for offer in offers) / sum(offer["seconds"] for offer in offers)
+    note = f"offered: {scale.busy_rate}/s for {scale.busy_seconds:g} s, {scale.busy_batch} in a transaction"
+    yield Row("changes of the busy VPC that the database took", made, "/s", scale.busy_rate, "offered", note=note)
+    yield Row("after the last of them: until the switch has the final state", max(lags), "s", note="worst turn")
+    note = f"{len(idle)} changes idle, {len(busy)} busy"
+    for column, name in enumerate(("asked -> both bridges have it", "asked -> a bare client of the database knows")):
+        quiet, loud = ([times[column] for times in both] for both in (idle, busy))
+        where = ("switch", "database only")[column]
+        run.distribution(f"quiet VPC, {where}, idle", quiet)
+        run.distribution(f"quiet VPC, {where}, busy", loud)
+        for percent in (50, 99):
+            target = GROWTH if (column, percent) == (0, 99) else None
+            figures = percentile(loud, percent), "ms", percentile(quiet, percent)
+            yield Row(f"the quiet VPC changes: {name}, p{percent}", *figures, "while nothing else changes", target, note=note)

@@ -1,0 +1,160 @@
+"""One site: a mapping database, a host's switch, and ryu-manager. All private, in a folder."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from ipaddress import IPv4Address
+from pathlib import Path
+from signal import SIGKILL
+from typing import Final
+
+from bench.client import Client, Counter, Operation
+from bench.content import VTEPS, Content
+from bench.process import Process
+from bench.run import BenchError
+from bench.watch import FlowCount, Monitor, arrivals
+from flows.pipeline import BR_GUEST, BR_NIC
+from mapping import schema, service
+from mapping.model import default_datapaths
+from topo import bridges
+from topo.ovs import OpenVSwitch
+
+BRIDGES: Final = (BR_NIC, BR_GUEST)
+VSWITCHD_OPTIONS: Final = ("--enable-dummy=system", "--disable-system", "--disable-system-route")
+PATIENCE: Final = 600
+"""Seconds for the slowest of loads."""
+
+
+class Database:
+    """The mapping database with this content, served."""
+
+    def __init__(self, folder: Path, content: Content, stack: ExitStack) -> None:
+        self.socket = folder / "mapping.sock"
+        self.remote = f"unix:{self.socket}"
+        self.pidfile = folder / "mapping.pid"
+        content.write(folder / "mapping.db")
+        service.start(folder, [f"p{self.remote}"])
+        stack.callback(service.stop, folder)
+
+    def client(self, stack: ExitStack) -> Client:
+        """A connection, closed with the stack."""
+        client = Client(self.socket, schema.DATABASE, ("Global", "config_seq"))
+        stack.callback(client.close)
+        return client
+
+
+class Site:
+    """`devices` are the guests' devices on this host, the one that `content` calls `here`."""
+
+    def __init__(self, folder: Path, content: Content, stack: ExitStack, devices: Iterable[str] = ("local",)) -> None:
+        self.folder = folder
+        self.database = Database(folder, content, stack)
+        self.client = self.database.client(stack)
+        self.config_seq = 0
+        self._applied = Counter(self.database.client(stack), "Host", "applied_seq", "here")
+        self._port = free_port()
+        self.ovs = OpenVSwitch(folder / "ovs", vswitchd_options=VSWITCHD_OPTIONS)
+        stack.callback(self.ovs.stop)
+        self.ovs.start()
+        vtep = IPv4Address(VTEPS + 1)
+        target = [f"tcp:127.0.0.1:{self._port}"]
+        made = bridges.HostBridges("uplink", "mgmt", vtep, *default_datapaths(vtep), target, datapath_type="dummy")
+        bridges.build(self.ovs.vsctl, made)
+        for device in devices:
+            bridges.plug(self.ovs.vsctl, device)
+        self.flow_count = FlowCount(self.ovs.folder, BRIDGES)
+        stack.callback(self.flow_count.close)
+        self._controller: Process | None = None
+        stack.callback(self.stop)
+
+    @property
+    def controller(self) -> Process:
+        """ryu-manager, running."""
+        if self._controller is None:
+            raise BenchError("ryu-manager does not run")
+        return self._controller
+
+    def start(self) -> float:
+        """Start ryu-manager; return the seconds from then until the switch had the last flow."""
+        # A number that no earlier controller has reported, so that reaching it says something of this one.
+        self.change()
+        argv = [str(Path(sys.executable).with_name("ryu-manager")), "controller.app"]
+        argv += ["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", str(self._port)]
+        begin = time.monotonic()
+        self._controller = Process(argv, self.folder / "controller.log", {"LOCKGATE_DB": self.database.remote})
+        return self.wait_applied() - begin
+
+    def stop(self) -> None:
+        """Kill ryu-manager."""
+        if self._controller:
+            self._controller.stop(SIGKILL)
+            self._controller = None
+
+    def change(self, operations: Sequence[Operation] = ()) -> None:
+        """Do the operations as one change."""
+        self.config_seq = self.client.change(operations)
+
+    def wait_applied(self) -> float:
+        """Wait until the controller says that the switch has the last change; return when it had the last flow."""
+
+        def applied(within: float) -> bool:
+            self.controller.check()
+            return self._applied.reached(self.config_seq, within)
+
+        try:
+            return self.flow_count.until(applied, PATIENCE)[1]
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {(self.folder / 'controller.log').read_text()[-1000:]}") from error
+
+    def empty(self) -> None:
+        """Delete every flow of the switch, behind the controller's back if it runs."""
+        for bridge in BRIDGES:
+            self.ovs.ofctl("del-flows", bridge)
+
+    def point_at(self, port: int) -> None:
+        """Have the switch look for its controller at this port of loopback instead."""
+        target = f'target="tcp:127.0.0.1:{port}"'
+        uuids = self.ovs.vsctl("--bare", "--columns=_uuid", "find", "Controller").split()
+        self.ovs.vsctl(*[word for uuid in uuids for word in ("--", "set", "Controller", uuid, target)][1:])
+
+    @property
+    def listens(self) -> int:
+        """The port of loopback that ryu-manager listens at."""
+        return self._port
+
+
+class Changes:
+    """Single changes of a site: what is asked for, and when both bridges have it."""
+
+    def __init__(self, site: Site, stack: ExitStack, match: Sequence[str] = ()) -> None:
+        self._site = site
+        self._nic, self._guest = (Monitor(site.ovs.folder, bridge, match, stack) for bridge in BRIDGES)
+
+    def expected(self, ip: str) -> dict[Monitor, str]:
+        """What each bridge's monitor tells when the bridge has the flows of an address."""
+        return {self._nic: f" nw_dst={ip} ", self._guest: f" arp_tpa={ip} "}
+
+    def give(self, mapping: str, ip: str) -> float:
+        """Give a mapping this address; return the milliseconds from asking until both bridges have its flows.
+
+        The database's transaction is in it: the switch often has the flow before the database's reply is read.
+        """
+        begin = time.monotonic()
+        self._site.change([update(mapping, ip=ip)])
+        return (max(arrivals(self.expected(ip), 60).values()) - begin) * 1000
+
+
+def update(mapping: str, **columns: object) -> Operation:
+    """The operation that changes a mapping."""
+    return {"op": "update", "table": "Mapping", "where": [["_uuid", "==", ["uuid", mapping]]], "row": columns}
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
