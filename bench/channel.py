@@ -98,7 +98,7 @@ class Proxy:
     async def _to_controller(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, waiting: _Waiting
     ) -> None:
-        splitter = Cutter()
+        cutter = Cutter()
         xid, due = _XID, 0.0
         pending: asyncio.Task[bytes] | None = None
         while True:
@@ -109,27 +109,31 @@ class Proxy:
                 pending = None
                 if not data:
                     return
-                sink.write(b"".join(splitter.feed(data)))
-            # Between messages only, and not before the hello.
-            if splitter.count and splitter.whole and time.monotonic() >= due:
-                xid += 1
-                waiting[xid] = time.monotonic()
-                sink.write(_HEADER.pack(splitter.version, _ECHO_REQUEST, _HEADER.size, xid))
-                due = waiting[xid] + INTERVAL
-            elif splitter.count and time.monotonic() >= due:
-                due = time.monotonic() + INTERVAL
+                # Whole messages only, so that ours comes between two of them.
+                sink.write(b"".join(cutter.feed(data)))
+                await sink.drain()
+            if not cutter.count or time.monotonic() < due:
+                continue  # not before the hello
+            xid += 1
+            due = time.monotonic() + INTERVAL
+            waiting[xid] = time.monotonic()
+            sink.write(_HEADER.pack(cutter.version, _ECHO_REQUEST, _HEADER.size, xid))
             await sink.drain()
 
     async def _to_switch(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, waiting: _Waiting) -> None:
-        splitter = Cutter()
+        cutter = Cutter()
         while data := await source.read(_CHUNK):
-            messages = splitter.feed(data)
-            replies = [message for message in messages if _is_ours(message, waiting)]
-            sink.write(b"".join(message for message in messages if message not in replies) if replies else b"".join(messages))
+            passed = []
+            for message in cutter.feed(data):
+                if not _is_ours(message, waiting):
+                    passed.append(message)
+                    continue
+                sink.write(b"".join(passed))
+                await sink.drain()
+                passed.clear()
+                self._waited.append(time.monotonic() - waiting.pop(_HEADER.unpack_from(message)[3]))
+            sink.write(b"".join(passed))
             await sink.drain()
-            now = time.monotonic()
-            for reply in replies:
-                self._waited.append(now - waiting.pop(_HEADER.unpack_from(reply)[3]))
 
 
 class Cutter:
@@ -139,11 +143,6 @@ class Cutter:
         self.count = 0
         self.version = 0
         self._rest = b""
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing waits for the rest of its message."""
-        return not self._rest
 
     def feed(self, data: bytes) -> list[bytes]:
         """The messages that the data completes."""

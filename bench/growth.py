@@ -47,7 +47,8 @@ def measure(run: Run) -> Iterator[Row]:
     for column, unit, scale in (("load", "ms", 1000.0), ("cpu", "ms", 1000.0), ("memory", "KB", 1024.0)):
         value, reference = (_slope(step, column) * scale for step in (last, before))
         name = f"linear: {column} for each mapping, {words[1]}"
-        yield Row(name, value, unit, reference, words[0], LINEAR)
+        # With few mappings a step is nothing beside the start.
+        yield Row(name, value, unit, reference, words[0], LINEAR) if reference > 0 else Row(name, value, unit)
     reference = f"with {points[0].mappings}"
     name = f"flat: one mapping changes, p50, with {points[-1].mappings} mappings"
     yield Row(name, points[-1].change, "ms", points[0].change, reference, FLAT)

@@ -24,8 +24,7 @@ def main() -> int:
     """Offer until the time is over."""
     path, rate, batch, seconds, last_ip = sys.argv[1:]
     mappings = [line.split() for line in sys.stdin]
-    # For each mapping: its turn, one port after the other, for ever.
-    turns = itertools.cycle([(mapping, port) for side in (2, 1) for mapping, *ports in mappings for port in [ports[side - 1]]])
+    turns = itertools.cycle([(mapping, ports[side]) for side in (0, 1) for mapping, *ports in mappings])
     client = Client(Path(path), schema.DATABASE, ("Global", "config_seq"))
     interval, size = int(batch) / float(rate), int(batch)
     transactions = 0
