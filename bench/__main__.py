@@ -20,7 +20,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import busy, fanout, growth, load, working_set
+from bench import busy, fanout, growth, load, ovn, working_set
 from bench.results import Row, table, write
 from bench.run import FULL, QUICK, BenchError, Run
 from mapping.writer import MappingError
@@ -33,6 +33,7 @@ GROUPS: Final[dict[str, Callable[[Run], Iterator[Row]]]] = {
     "busy": busy.measure,
     "working-set": working_set.measure,
     "fanout": fanout.measure,
+    "ovn": ovn.measure,
 }
 
 

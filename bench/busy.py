@@ -19,7 +19,8 @@ from typing import Final, NamedTuple
 from bench.content import CHANGED, FIRST, Content, fill_vpc
 from bench.results import Row
 from bench.run import BenchError, Run, percentile
-from bench.site import Changes, Site, update
+from bench.client import update
+from bench.site import Changes, Site
 from bench.watch import arrivals
 
 QUIET_NET: Final = "10.240.0.0/12"
@@ -62,7 +63,7 @@ class Quiet:
         """Change one, which was due at that moment."""
         self._number += 1
         ip = str(IPv4Address(CHANGED + self._number))
-        self._site.change([update(self._mappings[self._number % len(self._mappings)], ip=ip)])
+        self._site.change([update("Mapping", self._mappings[self._number % len(self._mappings)], ip=ip)])
         switch = self._changes.expected(ip)
         times = arrivals({**switch, self._follower: f'"{ip}"'}, PATIENCE)
         in_switch, known = max(times[source] for source in switch), times[self._follower]

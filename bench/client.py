@@ -70,6 +70,11 @@ class Client:
                 raise BenchError(f"{self._database} refuses: {result['error']}: {result.get('details')}")
         return results
 
+    def select(self, table: str, where: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Rows of a table."""
+        (result,) = self.transact([{"op": "select", "table": table, "where": list(where)}])
+        return list(result["rows"])
+
     def change(self, operations: Sequence[Operation] = ()) -> int:
         """Do these operations, and count them as one change; return its number."""
         where = {"table": self._table, "where": []}
@@ -131,3 +136,13 @@ class Counter:
         for row in update.values():
             if row and self._column in row:
                 self.value = int(row[self._column])
+
+
+def insert(table: str, row_name: str = "", **columns: object) -> Operation:
+    """An RFC 7047 insert, to be referred to by `row_name`."""
+    return {"op": "insert", "table": table, "row": columns, **({"uuid-name": row_name} if row_name else {})}
+
+
+def update(table: str, uuid: str, **columns: object) -> Operation:
+    """An RFC 7047 update of one row."""
+    return {"op": "update", "table": table, "where": [["_uuid", "==", ["uuid", uuid]]], "row": columns}

@@ -19,7 +19,8 @@ from bench.content import changed_ips, single_vpc
 from bench.process import Process, find
 from bench.results import Row
 from bench.run import BenchError, Run, percentile
-from bench.site import Database, update
+from bench.client import update
+from bench.site import Database
 from mapping import schema
 from topo.waiting import wait_until
 
@@ -80,7 +81,7 @@ def _latencies(run: Run, name: str, relays: int) -> list[float]:
         latencies = []
         for mapping, ip in zip(chosen, changed_ips(), strict=False):
             begin = time.monotonic()
-            number = client.change([update(mapping, ip=ip)])
+            number = client.change([update("Mapping", mapping, ip=ip)])
             ends = [each.line().split() for each in followers]
             if {int(seq) for seq, _ in ends} != {number}:
                 raise BenchError(f"a host saw change {ends} instead of {number}")

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.channel import Proxy
+from bench.client import insert
 from bench.content import ADDRESSES_OF_A_PORT, FIRST, changed_ips, mapping_row, single_vpc
 from bench.content import Content
 from bench.results import Row
@@ -156,7 +157,7 @@ def _committed(run: Run, memory: float) -> Iterator[Row]:
                 mapping_row(vpc, ports[n // ADDRESSES_OF_A_PORT], FIRST + n)
                 for n in range(start, min(start + batch, mappings))
             ]
-            site.change([{"op": "insert", "table": "Mapping", "row": row} for row in rows])
+            site.change([insert("Mapping", **row) for row in rows])
         committed = time.monotonic()
         last = site.wait_applied()
         note = f"{mappings / batch:g} commits in {committed - begin:.1f} s"

@@ -15,8 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.client import Client, Operation
-from bench.site import update
+from bench.client import Client, Operation, update
 from mapping import schema
 
 
@@ -37,14 +36,14 @@ def main() -> int:
         transactions += 1
     took = time.monotonic() - begin
     end = time.monotonic()
-    config_seq = client.change([update(mappings[0][0], ip=last_ip)])
+    config_seq = client.change([update("Mapping", mappings[0][0], ip=last_ip)])
     done = {"changes": transactions * size, "seconds": took, "end": end, "config_seq": config_seq}
     print(json.dumps(done))
     return 0
 
 
 def _move(mapping: str, port: str) -> Operation:
-    return update(mapping, port=["uuid", port])
+    return update("Mapping", mapping, port=["uuid", port])
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ class Scale:
     ovn_changes: int = 100
     ovn_seconds: float = 60
     """Longest time that OVN's single changes of one shape may take together; those done by then count."""
+    ovn_patience: float = 180
+    """Longest that anything of OVN is waited for."""
     throughput_turns: int = 3
     throughput_seconds: int = 5
 

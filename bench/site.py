@@ -12,7 +12,7 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Final
 
-from bench.client import Client, Counter, Operation
+from bench.client import Client, Counter, Operation, update
 from bench.content import VTEPS, Content
 from bench.process import Process
 from bench.run import BenchError
@@ -144,13 +144,8 @@ class Changes:
         The database's transaction is in it: the switch often has the flow before the database's reply is read.
         """
         begin = time.monotonic()
-        self._site.change([update(mapping, ip=ip)])
+        self._site.change([update("Mapping", mapping, ip=ip)])
         return (max(arrivals(self.expected(ip), 60).values()) - begin) * 1000
-
-
-def update(mapping: str, **columns: object) -> Operation:
-    """The operation that changes a mapping."""
-    return {"op": "update", "table": "Mapping", "where": [["_uuid", "==", ["uuid", mapping]]], "row": columns}
 
 
 def free_port() -> int:

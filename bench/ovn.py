@@ -1,0 +1,120 @@
+"""Lockgate and OVN with the same ports: one on this host, all others on another one.
+
+Two shapes: all ports on one switch, and spread over switches of 250 behind one router, which suits OVN better. In both
+systems one agent (ryu-manager, ovn-controller) programs one switch; what is timed ends when that switch has the last
+flow, as the switch itself tells: by its number of flows, or for single changes by `ovs-ofctl monitor`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from bench.ovn_site import BR_INT, OvnSite, version
+from bench.results import Row
+from bench.run import BenchError, Run, percentile
+from bench.shape import SPREAD, Shape, batches, content, port_operations
+from bench.site import Changes, Site
+from bench.watch import Monitor, arrivals
+
+
+class Figures(NamedTuple):
+    """What one system takes for one shape."""
+
+    bulk: float
+    """Seconds from the first commit of the ports to the last flow."""
+    restart: float
+    """Seconds from the agent's start, with an empty switch, to the last flow."""
+    changes: list[float]
+    """Milliseconds of each single change."""
+    memory: float
+    """MB of the agent."""
+    flows: int
+
+
+def measure(run: Run) -> Iterator[Row]:
+    """Every number of ports, both shapes."""
+    reference = version()
+    for ports in run.scale.ovn_ports:
+        for number, shape in enumerate((Shape(ports, ports), Shape(ports, SPREAD))):
+            run.say(f"Lockgate: {shape.words}")
+            ours = _lockgate(run, shape, f"l{ports}-{number}")
+            run.say(f"OVN: {shape.words}")
+            theirs = _ovn(run, shape, f"o{ports}-{number}")
+            yield from _rows(run, shape, ours, theirs, reference)
+
+
+def _rows(run: Run, shape: Shape, ours: Figures, theirs: Figures, reference: str) -> Iterator[Row]:
+    words = shape.words
+    note = f"{ours.flows} flows, OVN {theirs.flows}"
+    yield Row(f"{words}: committed -> last flow", ours.bulk, "s", theirs.bulk, reference, 1.0, note=note)
+    yield Row(f"{words}: agent restarted, empty switch", ours.restart, "s", theirs.restart, reference, 1.0)
+    run.distribution(f"Lockgate, {words}", ours.changes)
+    run.distribution(f"OVN, {words}", theirs.changes)
+    note = f"{len(ours.changes)} changes, OVN {len(theirs.changes)}"
+    for percent in (50, 99):
+        one, other = (percentile(figures.changes, percent) for figures in (ours, theirs))
+        yield Row(f"{words}: one address changes, p{percent}", one, "ms", other, reference, 1.0, note=note)
+    yield Row(f"{words}: memory of the agent", ours.memory, "MB", theirs.memory, reference)
+
+
+def _lockgate(run: Run, shape: Shape, name: str) -> Figures:
+    with ExitStack() as stack:
+        made = content(shape)
+        site = Site(run.place(name), made, stack, ("p0",))
+        site.start()
+        begin = time.monotonic()
+        for numbers in batches(shape):
+            site.change(list(port_operations(shape, made, numbers)))
+        bulk = site.wait_applied() - begin
+        memory, flows = site.controller.rss_kb() / 1024, site.flow_count()
+        uuids = {row["ip"]: row["_uuid"][1] for row in site.client.select("Mapping")}
+        changes = Changes(site, stack)
+
+        def change(port: int) -> float:
+            return changes.give(uuids[str(shape.ip(port))], str(shape.changed_ip(port)))
+
+        times = [change(port) for port in shape.changing(run.scale.ovn_changes)]
+        restart = _restart(site)
+    return Figures(bulk, restart, times, memory, flows)
+
+
+def _ovn(run: Run, shape: Shape, name: str) -> Figures:
+    with ExitStack() as stack:
+        site = OvnSite(run.place(name), stack, run.scale.ovn_patience)
+        site.build(shape)
+        begin = time.monotonic()
+        site.add_ports(shape)
+        bulk = site.wait_applied() - begin
+        memory, flows = site.controller.rss_kb() / 1024, site.flow_count()
+        monitor = Monitor(site.ovs.folder, BR_INT, (), stack)
+
+        def change(port: int) -> float:
+            asked = time.monotonic()
+            site.readdress(shape, port)
+            # Every shape has an answer to ARP for each address.
+            expected = {monitor: f" arp_tpa={shape.changed_ip(port)} "}
+            return (max(arrivals(expected, site.patience).values()) - asked) * 1000
+
+        times: list[float] = []
+        end = time.monotonic() + run.scale.ovn_seconds
+        for port in shape.changing(run.scale.ovn_changes):
+            times.append(change(port))
+            if time.monotonic() > end:
+                break
+        restart = _restart(site)
+    return Figures(bulk, restart, times, memory, flows)
+
+
+def _restart(site: Site | OvnSite) -> float:
+    """Kill the agent, empty the switch, start the agent again."""
+    site.wait_applied()
+    flows = site.flow_count()
+    site.stop()
+    site.empty()
+    took = site.start()
+    if (now := site.flow_count()) != flows:
+        raise BenchError(f"after the agent's restart the switch holds {now} flows, before it {flows}")
+    return took
