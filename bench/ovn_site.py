@@ -106,7 +106,7 @@ class OvnSite:
         """Do the operations on the NB database, as one change."""
         self.nb_cfg = self.client.change(operations)
 
-    def wait_applied(self) -> float:
+    def wait_applied(self, within: float | None = None) -> float:
         """Wait until ovn-controller says that the switch has the last change; return when it had the last flow."""
 
         def applied(within: float) -> bool:
@@ -114,7 +114,7 @@ class OvnSite:
             self.controller.check()
             return self._applied.reached(self.nb_cfg, within)
 
-        return self.flow_count.until(applied, self.patience)[1]
+        return self.flow_count.until(applied, self.patience if within is None else within)[1]
 
     def build(self, shape: Shape) -> None:
         """The switches and the router, without ports of guests."""

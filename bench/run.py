@@ -50,8 +50,10 @@ class Scale:
     ovn_changes: int = 100
     ovn_seconds: float = 60
     """Longest time that OVN's single changes of one shape may take together; those done by then count."""
+    ovn_bulk_seconds: float = 60
+    """When OVN's taking in of all ports is given up."""
     ovn_patience: float = 180
-    """Longest that anything of OVN is waited for."""
+    """Longest that anything else of OVN is waited for."""
     throughput_turns: int = 3
     throughput_seconds: int = 5
 
@@ -72,7 +74,7 @@ QUICK = Scale(
     processes=2,
     relays=2,
     commits=20,
-    ovn_ports=(250,),
+    ovn_ports=(500,),
     ovn_changes=20,
     ovn_seconds=10,
     throughput_turns=1,

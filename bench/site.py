@@ -25,6 +25,7 @@ from topo.ovs import OpenVSwitch
 
 BRIDGES: Final = (BR_NIC, BR_GUEST)
 VSWITCHD_OPTIONS: Final = ("--enable-dummy=system", "--disable-system", "--disable-system-route")
+_SETTLED_SECONDS: Final = 2
 PATIENCE: Final = 600
 """Seconds for the slowest of loads."""
 
@@ -93,6 +94,12 @@ class Site:
         if self._controller:
             self._controller.stop(SIGKILL)
             self._controller = None
+
+    def settle(self) -> None:
+        """Let the switch's connections become as old as real ones are: it waits the longer before it tries again, the
+        shorter one has lived.
+        """
+        time.sleep(_SETTLED_SECONDS)
 
     def change(self, operations: Sequence[Operation] = ()) -> None:
         """Do the operations as one change."""

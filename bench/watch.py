@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 from bench.process import find
 from bench.run import BenchError
+from topo.waiting import wait_until
 
 _HEADER: Final = struct.Struct("!BBHI")
 _VERSION: Final = 6  # OpenFlow 1.5
@@ -63,8 +64,8 @@ class Monitor:
         self, folder: Path, bridge: str, watch: Sequence[str], stack: ExitStack, *, only_added: bool = True
     ) -> None:
         self._event = "event=ADDED" if only_added else "event="
-        control = f"--unixctl={folder}/m{time.monotonic_ns()}.ctl"
-        argv = [find("ovs-ofctl"), "-OOpenFlow15", control, "monitor", f"unix:{folder}/{bridge}.mgmt"]
+        control = folder / f"m{time.monotonic_ns()}.ctl"
+        argv = [find("ovs-ofctl"), "-OOpenFlow15", f"--unixctl={control}", "monitor", f"unix:{folder}/{bridge}.mgmt"]
         argv += [f"watch:!initial{match}" for match in ([f",{text}" for text in watch] or [""])]
         self._process = stack.enter_context(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
         stack.callback(self._process.send_signal, signal.SIGTERM)
@@ -72,10 +73,10 @@ class Monitor:
             raise BenchError("ovs-ofctl monitor has no output")
         self._out = self._process.stdout.fileno()
         self._rest = ""
-        # The reply to the request: from here on every change is told.
-        if not select.select([self._out], [], [], 10)[0]:
-            raise TimeoutError("ovs-ofctl monitor says nothing")
-        os.read(self._out, 1 << 16)
+        # After the monitor's request it makes others, and loses what the switch tells before those are answered. It
+        # listens here when it has done so, and answers this from the loop that tells of changes.
+        wait_until(control.exists, 10, "ovs-ofctl monitor")
+        subprocess.run([find("ovs-appctl"), "-t", str(control), "ofctl/barrier"], check=True, capture_output=True)
 
     def fileno(self) -> int:
         """Its output."""
