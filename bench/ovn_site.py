@@ -3,7 +3,8 @@
     NB database -> ovn-northd -> SB database -> ovn-controller -> br-int of ovs-vswitchd with the dummy datapath
 
 The ports of the other chassis are bound by us, all at once, where each real chassis would claim its own: that is less
-than OVN has to do in practice. `NB_Global.nb_cfg` counts changes, and `Chassis_Private.nb_cfg` says which one this
+than OVN has to do in practice. `ovn-monitor-all` is set: without it ovn-controller asks for the rows of its datapath
+after it has begun, takes them in one by one, and starts many times slower. `NB_Global.nb_cfg` counts changes, and `Chassis_Private.nb_cfg` says which one this
 chassis's switch has, as `Global.config_seq` and `Host.applied_seq` do for Lockgate.
 """
 
@@ -59,7 +60,7 @@ class OvnSite:
         stack.callback(self.ovs.stop)
         self.ovs.start()
         ids = {"system-id": "here", "ovn-encap-type": "geneve", "ovn-encap-ip": "192.0.2.1"}
-        ids |= {"ovn-remote": f"unix:{sb}", "ovn-bridge-datapath-type": "dummy"}
+        ids |= {"ovn-remote": f"unix:{sb}", "ovn-bridge-datapath-type": "dummy", "ovn-monitor-all": "true"}
         made = ["set", "Open_vSwitch", ".", *(f'external-ids:{name}="{value}"' for name, value in ids.items())]
         bridge = ["--", "add-br", BR_INT, "--", "set", "Bridge", BR_INT, "datapath_type=dummy", "fail_mode=secure"]
         port = ["--", "add-port", BR_INT, "local", "--", "set", "Interface", "local", "external-ids:iface-id=p0"]
