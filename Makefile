@@ -15,11 +15,15 @@ export PATH := $(PATH):/usr/sbin:/sbin
 COMMANDS := python3 openssl ovs-vswitchd ovsdb-server ovs-vsctl ip ethtool ping tcpdump iperf3 pgrep mn nft
 PACKAGES := python3 python3-venv openssl openvswitch-switch iproute2 ethtool iputils-ping tcpdump iperf3 procps mininet nftables
 
+# The peer that Lockgate is measured beside.
+OVN := $(VENV)/ovn
+OVN_DOWNLOAD := apt-get download -qq -o APT::Sandbox::User=root ovn-common ovn-central ovn-host
+
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo mininet test test-unit test-ovs test-net lint bench clean
+.PHONY: help setup system demo mininet test test-unit test-ovs test-net lint bench bench-quick bench-setup clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install the system packages that are missing, and .venv (every other target does it first)
 
@@ -45,9 +49,11 @@ lint: setup ## ruff and mypy
 	$(RUN) ruff format --check
 	$(RUN) mypy
 
-bench: setup ## Measure, beside peers in the same run: throughput between guests, and how fast mappings are loaded
-	$(AS_ROOT) bench.throughput
-	$(AS_ROOT) bench.load
+bench: bench-setup ## Measure beside peers in the same run, some 12 minutes; draws the plots in docs/img anew
+	$(AS_ROOT) bench --plots docs/img
+
+bench-quick: bench-setup ## A smaller form of that, in less than a minute
+	$(AS_ROOT) bench --quick
 
 clean: ## Remove what was made here, .venv too
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
@@ -63,6 +69,25 @@ system:
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive \
 			apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; \
 	fi
+
+bench-setup: setup $(OVN)/.unpacked $(VENV)/.installed-bench
+
+# Unpacked, not installed: the packages would start OVN's services, and make the machine's own Open vSwitch theirs. Only
+# the library that they need, and that is no service, is installed if it is missing.
+$(OVN)/.unpacked: | $(STAMP)
+	@echo "Unpacking OVN in $(OVN)"
+	@rm -rf $(OVN) && mkdir -p $(OVN)
+	@ldconfig -p | grep -q libunbound.so.8 || { $(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends libunbound8 >/dev/null; }
+	@cd $(OVN) && { $(OVN_DOWNLOAD) || { $(SUDO) apt-get update -qq && $(OVN_DOWNLOAD); }; }
+	@for package in $(OVN)/*.deb; do dpkg-deb --extract $$package $(OVN) && rm $$package; done
+	@touch $@
+
+$(VENV)/.installed-bench: $(STAMP)
+	@echo "Installing matplotlib in $(VENV)"
+	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[bench]'
+	@touch $@
 
 # To build Ryu, older and newer releases of pip read one or the other of the two constraints, and Debian's builds
 # outside of an isolated environment unless told otherwise.

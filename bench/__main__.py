@@ -9,7 +9,6 @@ the group `throughput` needs root.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import signal
 import sys
 import tempfile
@@ -20,9 +19,9 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import busy, fanout, growth, load, ovn, working_set
+from bench import busy, fanout, growth, load, ovn, plots, throughput, working_set
 from bench.results import Row, table, write
-from bench.run import FULL, QUICK, BenchError, Run
+from bench.run import FULL, QUICK, BenchError, Run, Scale
 from mapping.writer import MappingError
 from topo.netns import CommandError
 from topo.spec import LabError
@@ -34,6 +33,7 @@ GROUPS: Final[dict[str, Callable[[Run], Iterator[Row]]]] = {
     "working-set": working_set.measure,
     "fanout": fanout.measure,
     "ovn": ovn.measure,
+    "throughput": throughput.measure,
 }
 
 
@@ -54,31 +54,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.mappings:
         scale = replace(scale, mappings=options.mappings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="lgb-") as folder:
-        run = Run(scale, Path(folder))
-        try:
-            rows = [row for group in options.groups or GROUPS for row in measured(group, run)]
-        except (BenchError, CommandError, LabError, MappingError, TimeoutError) as error:
-            print(f"bench: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 130
+    try:
+        if options.plots:
+            plots.check()
+        rows = run_groups(scale, options.groups or list(GROUPS), options.plots)
+    except (BenchError, CommandError, LabError, MappingError, OSError, TimeoutError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     console = Console()
     if not console.is_terminal:
         console.width = 160
     console.print(table(rows, "Lockgate, beside its peers in the same run"))
     write(rows, options.results)
-    run.say(f"written to {options.results}")
+    console.print(f"written to {options.results}")
     return 0
 
 
+def run_groups(scale: Scale, groups: Sequence[str], plots_folder: Path | None) -> list[Row]:
+    """All rows of these groups."""
+    # Short, because the paths of sockets are in it.
+    with tempfile.TemporaryDirectory(prefix="lgb-") as folder:
+        run = Run(scale, Path(folder))
+        rows = [row for group in groups for row in measured(group, run)]
+        if plots_folder:
+            for file in plots.draw(run, plots_folder):
+                run.say(f"drawn: {file}")
+        return rows
+
+
 def measured(group: str, run: Run) -> Iterator[Row]:
-    """The rows of a group. An interrupt while it cleans up does not stop that."""
-    rows = GROUPS[group](run)
-    with contextlib.closing(rows):  # type: ignore[type-var]
-        for row in rows:
-            row.group = group
-            yield row
+    """The rows of a group."""
+    run.say(f"[{group}]")
+    for row in GROUPS[group](run):
+        row.group = group
+        yield row
 
 
 if __name__ == "__main__":

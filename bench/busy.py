@@ -16,12 +16,12 @@ from contextlib import ExitStack
 from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
+from bench.client import update
 from bench.content import CHANGED, FIRST, Content, fill_vpc
 from bench.results import Row
 from bench.run import BenchError, Run, percentile
-from bench.client import update
 from bench.site import Changes, Site
-from bench.watch import arrivals
+from bench.watch import Source, arrivals
 
 QUIET_NET: Final = "10.240.0.0/12"
 LAST: Final = int(IPv4Address("10.200.0.0"))
@@ -65,7 +65,9 @@ class Quiet:
         ip = str(IPv4Address(CHANGED + self._number))
         self._site.change([update("Mapping", self._mappings[self._number % len(self._mappings)], ip=ip)])
         switch = self._changes.expected(ip)
-        times = arrivals({**switch, self._follower: f'"{ip}"'}, PATIENCE)
+        expected: dict[Source, str] = dict(switch.items())
+        expected[self._follower] = f'"{ip}"'
+        times = arrivals(expected, PATIENCE)
         in_switch, known = max(times[source] for source in switch), times[self._follower]
         return Times((in_switch - due) * 1000, (known - due) * 1000, max(0.0, in_switch - known) * 1000)
 

@@ -95,9 +95,7 @@ class Proxy:
                 to_controller.close()
         to_switch.close()
 
-    async def _to_controller(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, waiting: _Waiting
-    ) -> None:
+    async def _to_controller(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, waiting: _Waiting) -> None:
         cutter = Cutter()
         xid, due = _XID, 0.0
         pending: asyncio.Task[bytes] | None = None

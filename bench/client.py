@@ -44,7 +44,7 @@ class Client:
         """The socket, to be waited for."""
         return self._socket.fileno()
 
-    def call(self, method: str, params: list[Any]) -> Any:
+    def call(self, method: str, params: list[Any]) -> Any:  # noqa: ANN401 - JSON
         """Ask, wait, and return the result."""
         request = next(self._ids)
         self._socket.sendall(json.dumps({"id": request, "method": method, "params": params}).encode())

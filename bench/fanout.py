@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from bench.client import update
 from bench.content import changed_ips, single_vpc
 from bench.process import Process, find
 from bench.results import Row
 from bench.run import BenchError, Run, percentile
-from bench.client import update
 from bench.site import Database
 from mapping import schema
 from topo.waiting import wait_until

@@ -49,9 +49,9 @@ def measure(run: Run) -> Iterator[Row]:
         name = f"linear: {column} for each mapping, {words[1]}"
         # With few mappings a step is nothing beside the start.
         yield Row(name, value, unit, reference, words[0], LINEAR) if reference > 0 else Row(name, value, unit)
-    reference = f"with {points[0].mappings}"
+    fewest = f"with {points[0].mappings}"
     name = f"flat: one mapping changes, p50, with {points[-1].mappings} mappings"
-    yield Row(name, points[-1].change, "ms", points[0].change, reference, FLAT)
+    yield Row(name, points[-1].change, "ms", points[0].change, fewest, FLAT)
 
 
 def _point(run: Run, mappings: int) -> Point:

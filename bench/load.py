@@ -10,8 +10,7 @@ from pathlib import Path
 
 from bench.channel import Proxy
 from bench.client import insert
-from bench.content import ADDRESSES_OF_A_PORT, FIRST, changed_ips, mapping_row, single_vpc
-from bench.content import Content
+from bench.content import ADDRESSES_OF_A_PORT, FIRST, Content, changed_ips, mapping_row, single_vpc
 from bench.results import Row
 from bench.run import Run, percentile, seconds
 from bench.site import BRIDGES, PATIENCE, Changes, Site
@@ -66,9 +65,11 @@ class PeerLoad:
 
     def _turn(self) -> float:
         self._site.empty()
-        return seconds(
-            lambda: [self._site.ovs.ofctl("add-flows", bridge, "--bundle", str(self._files[bridge])) for bridge in BRIDGES]
-        )
+        return seconds(self._load)
+
+    def _load(self) -> None:
+        for bridge, file in self._files.items():
+            self._site.ovs.ofctl("add-flows", bridge, "--bundle", str(file))
 
 
 def _single_changes(run: Run, site: Site, content: Content) -> Iterator[Row]:

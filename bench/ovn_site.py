@@ -4,8 +4,10 @@
 
 The ports of the other chassis are bound by us, all at once, where each real chassis would claim its own: that is less
 than OVN has to do in practice. `ovn-monitor-all` is set: without it ovn-controller asks for the rows of its datapath
-after it has begun, takes them in one by one, and starts many times slower. `NB_Global.nb_cfg` counts changes, and `Chassis_Private.nb_cfg` says which one this
-chassis's switch has, as `Global.config_seq` and `Host.applied_seq` do for Lockgate.
+after it has begun, takes them in one by one, and starts many times slower.
+
+`NB_Global.nb_cfg` counts changes, and `Chassis_Private.nb_cfg` says which one this chassis's switch has, as
+`Global.config_seq` and `Host.applied_seq` do for Lockgate.
 """
 
 from __future__ import annotations
@@ -173,7 +175,6 @@ class OvnSite:
     def _sb_cfg(self) -> int:
         self.northd.check()
         return max((int(row["nb_cfg"]) for row in self._sb.select("SB_Global")), default=-1)
-
 
 
 def version() -> str:

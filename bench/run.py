@@ -48,13 +48,13 @@ class Scale:
     commits: int = 100
     ovn_ports: tuple[int, ...] = (1000, 10_000)
     ovn_changes: int = 100
-    ovn_seconds: float = 60
+    ovn_seconds: float = 30
     """Longest time that OVN's single changes of one shape may take together; those done by then count."""
     ovn_bulk_seconds: float = 60
     """When OVN's taking in of all ports is given up."""
     ovn_patience: float = 180
     """Longest that anything else of OVN is waited for."""
-    throughput_turns: int = 3
+    throughput_turns: int = 5
     throughput_seconds: int = 5
 
 

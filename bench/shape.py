@@ -58,7 +58,7 @@ class Shape:
 
 
 def content(shape: Shape) -> Content:
-    """The shape as Lockgate has it, without ports: one VPC of several subnets, whose router is in every host's flows."""
+    """The shape as Lockgate has it, without ports: one VPC, with a subnet for each switch."""
     made = Content()
     made.vpc("shape", [str(subnet) for subnet in shape.subnets])
     return made

@@ -96,9 +96,7 @@ class Site:
             self._controller = None
 
     def settle(self) -> None:
-        """Let the switch's connections become as old as real ones are: it waits the longer before it tries again, the
-        shorter one has lived.
-        """
+        """Let the switch's connections become old: after one that lived short it waits longer before the next."""
         time.sleep(_SETTLED_SECONDS)
 
     def change(self, operations: Sequence[Operation] = ()) -> None:

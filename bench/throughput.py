@@ -1,34 +1,30 @@
 """TCP throughput between two guests through Lockgate's pipeline, beside a bare tunnel between the same two hosts.
 
-    python -m bench.throughput [--runs 3] [--seconds 5]      (as root; `make bench` does it)
-
 The bare tunnel is the least that carries the packets: on each br-nic one rule that pushes and one that pops, and no
 checks. Runs of the two take turns, and each turn's ratio is taken by itself, so that a machine whose speed drifts
-changes both sides alike.
+changes both sides alike. Needs root, for network namespaces.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
 import statistics
 import subprocess
-import sys
-import tempfile
+from collections.abc import Iterator
 from ipaddress import IPv4Interface
-from pathlib import Path
+from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-
+from bench.process import find
+from bench.results import Row
+from bench.run import BenchError, Run
 from flows.pipeline import BR_GUEST, BR_NIC
 from topo.host import Host
 from topo.lab import Lab
-from topo.spec import LabError
 from topo.waiting import wait_until
 
-GOAL = 0.98
-MAPPING = """\
+GOAL: Final = 0.98
+MAPPING: Final = """\
 vpcs:
   blue: {vni: 5001, subnets: [10.0.0.0/24]}
 hosts:
@@ -40,32 +36,38 @@ ports:
 """
 
 
-def main() -> int:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="turns of both (default: 3)")
-    parser.add_argument("--seconds", type=int, default=5, help="length of one run (default: 5)")
-    options = parser.parse_args()
-    console = Console()
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(MAPPING)
-        file.flush()
-        with Lab("bench", say=console.print) as lab:
-            lab.up(Path(file.name))
-            turns = [measure(lab, options.seconds, console) for _ in range(options.runs)]
-    table = Table("run", "Lockgate, Gbit/s", "bare tunnel, Gbit/s", "ratio", title="TCP between two guests")
-    for number, (ours, bare) in enumerate(turns, 1):
-        table.add_row(str(number), f"{ours:.3f}", f"{bare:.3f}", f"{ours / bare:.3f}")
+def measure(run: Run) -> Iterator[Row]:
+    """The two in turns."""
+    if os.geteuid():
+        raise BenchError("the group throughput needs root, for network namespaces: use sudo, or name other groups")
+    for program in ("ip", "ss", "iperf3"):
+        find(program)
+    file = run.folder / "throughput.yaml"
+    file.write_text(MAPPING)
+    run.say("two hosts in namespaces are built")
+    with Lab("bench", say=run.say) as lab:
+        lab.up(file)
+        turns = [_turn(run, lab) for _ in range(run.scale.throughput_turns)]
+    ours, bare = (statistics.median(side) for side in zip(*turns, strict=True))
     ratio = statistics.median(ours / bare for ours, bare in turns)
-    table.add_row("median", "", "", f"[bold]{ratio:.3f}[/] (goal {GOAL}: {'met' if ratio >= GOAL else 'missed'})")
-    console.print(table)
-    return 0
+    yield Row(
+        "one TCP connection between two guests",
+        ours,
+        "Gbit/s",
+        bare,
+        "a bare tunnel: one rule pushes, one pops",
+        GOAL,
+        at_least=True,
+        ratio=ratio,
+        note=f"median of {len(turns)} turns, and of their ratios",
+    )
 
 
-def measure(lab: Lab, seconds: int, console: Console) -> tuple[float, float]:
+def _turn(run: Run, lab: Lab) -> tuple[float, float]:
     """Gbit/s through Lockgate's flows, then through the bare tunnel; the lab is as before afterwards."""
+    seconds = run.scale.throughput_seconds
     ours = tcp(lab, seconds)
-    console.print(f"Lockgate: {ours:.3f} Gbit/s")
+    run.say(f"Lockgate: {ours:.3f} Gbit/s")
     lab.kill_controller()
     hosts = [lab.guest(name).host for name in ("a", "b")]
     for guest, host, peer in (("a", hosts[0], hosts[1]), ("b", hosts[1], hosts[0])):
@@ -75,7 +77,7 @@ def measure(lab: Lab, seconds: int, console: Console) -> tuple[float, float]:
         lab.guest(guest).run(neighbour)
     wait_until(lambda: lab.guest("a").ping(lab.guest("b").ip), 10, "the bare tunnel to carry a ping")
     bare = tcp(lab, seconds)
-    console.print(f"bare tunnel: {bare:.3f} Gbit/s")
+    run.say(f"bare tunnel: {bare:.3f} Gbit/s")
     for host in hosts:
         for bridge in (BR_GUEST, BR_NIC):
             host.ovs.ofctl("del-flows", bridge)
@@ -114,12 +116,3 @@ def tcp(lab: Lab, seconds: int) -> float:
             server.wait(5)
         except subprocess.TimeoutExpired:
             server.kill()
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LabError as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from bench.process import find
 from bench.run import BenchError
@@ -40,13 +40,16 @@ class Source(Protocol):
         """The texts that have arrived."""
 
 
-def arrivals(expected: Mapping[Source, str], within: float) -> dict[Source, float]:
+S = TypeVar("S", bound=Source)
+
+
+def arrivals(expected: Mapping[S, str], within: float) -> dict[S, float]:
     """Wait until each source has told the text expected of it; return when, on the monotonic clock.
 
     Raises:
         TimeoutError: not all have.
     """
-    times: dict[Source, float] = {}
+    times: dict[S, float] = {}
     deadline = time.monotonic() + within
     while waiting := [source for source in expected if source not in times]:
         ready, _, _ = select.select(waiting, [], [], max(0.0, deadline - time.monotonic()))
@@ -125,7 +128,7 @@ class FlowCount:
             if kind == _ECHO_REQUEST:
                 connection.sendall(_HEADER.pack(_VERSION, _ECHO_REPLY, length, xid) + body)
             elif kind == _MULTIPART_REPLY:
-                total += sum(active for _, active, _, _ in struct.iter_unpack("!B3xIQQ", body[8:]))
+                total += sum(int(active) for _, active, _, _ in struct.iter_unpack("!B3xIQQ", body[8:]))
                 if not struct.unpack_from("!H", body, 2)[0] & _MORE:
                     return total
 
