@@ -8,6 +8,8 @@ not Lockgate's: it is the database, and the machine's cores that all of this sha
 from __future__ import annotations
 
 import json
+import re
+import select
 import subprocess
 import sys
 import time
@@ -40,9 +42,9 @@ class Times(NamedTuple):
     """Milliseconds of one change of the quiet VPC."""
 
     switch: float
-    """From when it was due until both bridges have it."""
+    """From when it was asked for until both bridges have it."""
     database: float
-    """From when it was due until a bare client of the database knows."""
+    """From when it was asked for until a bare client of the database knows."""
     between: float
     """From the one to the other: the controller's and the switch's part."""
 
@@ -51,36 +53,50 @@ class Quiet:
     """Changes the quiet VPC, and times what it sees."""
 
     def __init__(self, site: Site, mappings: list[str], vpc: str, stack: ExitStack) -> None:
-        self._site = site
         self._mappings = mappings
-        self._follower = site.database.client(stack)
+        self._asker, self._follower = (site.database.client(stack) for _ in range(2))
         self._follower.monitor("Mapping", ["ip"], [["vpc", "==", ["uuid", vpc]]])
         # The switch tells of the quiet VPC's flows only: the busy one's would be work for this process and the switch.
-        self._changes = Changes(site, stack, [f"ip,nw_dst={QUIET_NET}", f"arp,arp_tpa={QUIET_NET}"])
+        changes = Changes(site, stack, [f"ip,nw_dst={QUIET_NET}", f"arp,arp_tpa={QUIET_NET}"])
+        self._sources: dict[Source, str] = {source: rf" {field}=(\S+) " for source, field in changes.fields.items()}
+        self._sources[self._follower] = r'"(10\.[0-9.]+)"'
         self._number = 0
 
-    def change(self, due: float) -> Times:
-        """Change one, which was due at that moment."""
+    def during(self, interval: float, seconds: float, process: subprocess.Popen[str] | None = None) -> list[Times]:
+        """Make changes at this pace, for so long or until the process ends, each whether or not the last is done."""
+        asked: dict[str, float] = {}
+        seen: dict[str, dict[Source, float]] = {}
+        begin = due = time.monotonic()
+        going = True
+        while True:
+            now = time.monotonic()
+            going = going and (process.poll() is None if process else now < begin + seconds)
+            if going and now >= due:
+                asked[self._ask()] = due
+                due += interval
+            if not going and all(len(seen.get(ip, {})) == len(self._sources) for ip in asked):
+                return [self._times(asked[ip], seen[ip]) for ip in asked]
+            if now > due + PATIENCE:
+                raise TimeoutError("changes of the quiet VPC do not arrive")
+            self._look(max(0.0, due - time.monotonic()) if going else 1.0, seen)
+
+    def _look(self, within: float, seen: dict[str, dict[Source, float]]) -> None:
+        for source in select.select([self._asker, *self._sources], [], [], within)[0]:
+            now = time.monotonic()
+            for text in source.take():
+                for ip in re.findall(self._sources[source], text):
+                    seen.setdefault(ip, {}).setdefault(source, now)
+
+    def _ask(self) -> str:
         self._number += 1
         ip = str(IPv4Address(CHANGED + self._number))
-        self._site.change([update("Mapping", self._mappings[self._number % len(self._mappings)], ip=ip)])
-        switch = self._changes.expected(ip)
-        expected: dict[Source, str] = dict(switch.items())
-        expected[self._follower] = f'"{ip}"'
-        times = arrivals(expected, PATIENCE)
-        in_switch, known = max(times[source] for source in switch), times[self._follower]
-        return Times((in_switch - due) * 1000, (known - due) * 1000, max(0.0, in_switch - known) * 1000)
+        self._asker.ask([update("Mapping", self._mappings[self._number % len(self._mappings)], ip=ip)])
+        return ip
 
-    def during(self, interval: float, seconds: float, process: subprocess.Popen[str] | None = None) -> list[Times]:
-        """Change one after the other at this pace, for so long or until the process ends."""
-        results = []
-        begin = due = time.monotonic()
-        while process.poll() is None if process else due < begin + seconds:
-            time.sleep(max(0.0, due - time.monotonic()))
-            # One that waited for the one before it has waited all the same: its time counts from when it was due.
-            results.append(self.change(due))
-            due += interval
-        return results
+    def _times(self, asked: float, seen: dict[Source, float]) -> Times:
+        known = seen[self._follower]
+        in_switch = max(when for source, when in seen.items() if source is not self._follower)
+        return Times((in_switch - asked) * 1000, (known - asked) * 1000, max(0.0, in_switch - known) * 1000)
 
 
 def measure(run: Run) -> Iterator[Row]:
@@ -105,6 +121,7 @@ def measure(run: Run) -> Iterator[Row]:
                     raise BenchError("no pipe to the process that offers changes")
                 offer.stdin.write(busy_lines)
                 offer.stdin.close()
+                offer.stdout.readline()  # it is ready
                 try:
                     busy += quiet.during(scale.quiet_interval, scale.busy_seconds, offer)
                 finally:

@@ -46,8 +46,7 @@ class Client:
 
     def call(self, method: str, params: list[Any]) -> Any:  # noqa: ANN401 - JSON
         """Ask, wait, and return the result."""
-        request = next(self._ids)
-        self._socket.sendall(json.dumps({"id": request, "method": method, "params": params}).encode())
+        request = self._send(method, params)
         deadline = time.monotonic() + ANSWER_SECONDS
         while select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
             result = None
@@ -57,18 +56,12 @@ class Client:
                 else:
                     self._updates.append(message)
             if result:
-                if result.get("error"):
-                    raise BenchError(f"{self._database} refuses {method}: {result['error']}")
-                return result["result"]
+                return self._checked(result)
         raise BenchError(f"{self._database} does not answer within {ANSWER_SECONDS} s")
 
     def transact(self, operations: Sequence[Operation]) -> list[Any]:
         """Do these operations in one transaction; return each one's result."""
-        results: list[Any] = self.call("transact", [self._database, *operations])
-        for result in results:
-            if result and result.get("error"):
-                raise BenchError(f"{self._database} refuses: {result['error']}: {result.get('details')}")
-        return results
+        return list(self.call("transact", [self._database, *operations]))
 
     def select(self, table: str, where: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Rows of a table."""
@@ -77,10 +70,17 @@ class Client:
 
     def change(self, operations: Sequence[Operation] = ()) -> int:
         """Do these operations, and count them as one change; return its number."""
+        results = self.transact([*operations, *self._counting()])
+        return int(results[-1]["rows"][0][self._column])
+
+    def ask(self, operations: Sequence[Operation]) -> None:
+        """As `change`, but go on at once; `take` then looks at the answer when it has come."""
+        self._send("transact", [self._database, *operations, *self._counting()])
+
+    def _counting(self) -> Sequence[Operation]:
         where = {"table": self._table, "where": []}
         count = {"op": "mutate", **where, "mutations": [[self._column, "+=", 1]]}
-        results = self.transact([*operations, count, {"op": "select", **where, "columns": [self._column]}])
-        return int(results[-1]["rows"][0][self._column])
+        return count, {"op": "select", **where, "columns": [self._column]}
 
     def monitor(self, table: str, columns: Sequence[str], where: Sequence[Any] = (True,)) -> dict[str, Any]:
         """Follow rows of a table from now on; return those that there are."""
@@ -93,7 +93,21 @@ class Client:
         while select.select([self._socket], [], [], 0)[0]:
             self._updates += self._receive()
         updates, self._updates = self._updates, []
+        for message in updates:
+            self._checked(message)
         return [json.dumps(message["params"]) for message in updates if message.get("method") == "update3"]
+
+    def _send(self, method: str, params: list[Any]) -> int:
+        request = next(self._ids)
+        self._socket.sendall(json.dumps({"id": request, "method": method, "params": params}).encode())
+        return request
+
+    def _checked(self, message: Message) -> Any:  # noqa: ANN401 - JSON
+        result = message.get("result")
+        errors = [each for each in result if isinstance(each, dict) and "error" in each] if result else []
+        if error := message.get("error") or errors:
+            raise BenchError(f"{self._database} refuses: {error}")
+        return result
 
     def _receive(self) -> list[Message]:
         data = self._socket.recv(1 << 18)

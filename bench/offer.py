@@ -3,8 +3,9 @@
     python -m bench.offer SOCKET RATE BATCH SECONDS LAST_IP < lines of "mapping port port"
 
 Each transaction moves BATCH mappings to the other of their two ports; the last one also gives the first mapping the
-address LAST_IP, so that a watcher of the switch knows the end when it sees it. Prints, as JSON, the changes made, the
-seconds from the first to the last commit, when the last one was asked for (monotonic clock), and the `config_seq` then.
+address LAST_IP, so that a watcher of the switch knows the end when it sees it. Prints `ready` and, at the end, as JSON,
+the changes made, the seconds from the first to the last commit, when the last one was asked for (monotonic clock), and
+the `config_seq` then.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def main() -> int:
     client = Client(Path(path), schema.DATABASE, ("Global", "config_seq"))
     interval, size = int(batch) / float(rate), int(batch)
     transactions = 0
+    print("ready", flush=True)
     begin = time.monotonic()
     while (now := time.monotonic()) - begin < float(seconds):
         due = begin + transactions * interval

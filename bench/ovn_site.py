@@ -68,7 +68,6 @@ class OvnSite:
         port = ["--", "add-port", BR_INT, "local", "--", "set", "Interface", "local", "external-ids:iface-id=p0"]
         self.ovs.vsctl(*made, *bridge, *port)
         self.flow_count = FlowCount(self.ovs.folder, [BR_INT])
-        stack.callback(self.flow_count.close)
         self._argv = [programs["ovn-controller"], f"unix:{self.ovs.folder}/db.sock", "-vsyslog:off"]
         self._env = {**self.ovs.env, "OVN_RUNDIR": str(folder)}
         self._controller: Process | None = None

@@ -66,7 +66,7 @@ QUICK = Scale(
     growth=(500, 5000, 20_000),
     growth_changes=20,
     busy_turns=1,
-    busy_seconds=3,
+    busy_seconds=2,
     busy_mappings=1000,
     everyone=20_000,
     ours=500,
@@ -78,7 +78,7 @@ QUICK = Scale(
     ovn_changes=20,
     ovn_seconds=10,
     throughput_turns=1,
-    throughput_seconds=2,
+    throughput_seconds=1,
 )
 
 

@@ -68,7 +68,6 @@ class Site:
         for device in devices:
             bridges.plug(self.ovs.vsctl, device)
         self.flow_count = FlowCount(self.ovs.folder, BRIDGES)
-        stack.callback(self.flow_count.close)
         self._controller: Process | None = None
         stack.callback(self.stop)
 
@@ -137,11 +136,14 @@ class Changes:
 
     def __init__(self, site: Site, stack: ExitStack, match: Sequence[str] = ()) -> None:
         self._site = site
-        self._nic, self._guest = (Monitor(site.ovs.folder, bridge, match, stack) for bridge in BRIDGES)
+        nic, guest = (Monitor(site.ovs.folder, bridge, match, stack) for bridge in BRIDGES)
+
+        self.fields = {nic: "nw_dst", guest: "arp_tpa"}
+        """The field that an address is matched in, in the flows that each bridge's monitor tells of."""
 
     def expected(self, ip: str) -> dict[Monitor, str]:
         """What each bridge's monitor tells when the bridge has the flows of an address."""
-        return {self._nic: f" nw_dst={ip} ", self._guest: f" arp_tpa={ip} "}
+        return {monitor: f" {field}={ip} " for monitor, field in self.fields.items()}
 
     def give(self, mapping: str, ip: str) -> float:
         """Give a mapping this address; return the milliseconds from asking until both bridges have its flows.

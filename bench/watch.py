@@ -101,24 +101,28 @@ class FlowCount:
     """How many flows some bridges hold together."""
 
     def __init__(self, folder: Path, bridges: Iterable[str]) -> None:
-        self._sockets: list[socket.socket] = []
-        for bridge in bridges:
-            connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(60)
-            connection.connect(f"{folder}/{bridge}.mgmt")
-            connection.sendall(_HEADER.pack(_VERSION, _HELLO, _HEADER.size, 0))
-            self._sockets.append(connection)
-
-    def close(self) -> None:
-        """End the connections."""
-        for connection in self._sockets:
-            connection.close()
+        self._paths = [f"{folder}/{bridge}.mgmt" for bridge in bridges]
 
     def __call__(self) -> int:
         """The number now."""
-        for connection in self._sockets:
+        with ExitStack() as stack:
+            return self._ask(self._connect(stack))
+
+    def _connect(self, stack: ExitStack) -> list[socket.socket]:
+        # Anew each time: the switch drops a connection that has not answered it for a minute.
+        connections = []
+        for path in self._paths:
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.settimeout(60)
+            connection.connect(path)
+            connection.sendall(_HEADER.pack(_VERSION, _HELLO, _HEADER.size, 0))
+            connections.append(connection)
+        return connections
+
+    def _ask(self, connections: Iterable[socket.socket]) -> int:
+        for connection in connections:
             connection.sendall(_HEADER.pack(_VERSION, _MULTIPART_REQUEST, 16, 1) + struct.pack("!HH4x", _TABLES, 0))
-        return sum(map(self._answer, self._sockets))
+        return sum(map(self._answer, connections))
 
     def _answer(self, connection: socket.socket) -> int:
         total = 0
@@ -141,15 +145,17 @@ class FlowCount:
         deadline = time.monotonic() + within
         last, since = -1, 0.0
         ready = False
-        while True:
-            number = self()
-            if number != last:
-                last, since = number, time.monotonic()
-            if ready:
-                return last, since
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not done within {within:g} s: the switch holds {last} flows")
-            ready = done(_POLL_SECONDS)
+        with ExitStack() as stack:
+            connections = self._connect(stack)
+            while True:
+                number = self._ask(connections)
+                if number != last:
+                    last, since = number, time.monotonic()
+                if ready:
+                    return last, since
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not done within {within:g} s: the switch holds {last} flows")
+                ready = done(_POLL_SECONDS)
 
 
 def _exactly(connection: socket.socket, length: int) -> bytes:
