@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bench import busy, fanout, growth, load, ovn, plots, throughput, working_set
 from bench.results import Row, table, write
-from bench.run import FULL, QUICK, BenchError, Run, Scale
+from bench.run import FULL, QUICK, BenchError, Run
 from mapping.writer import MappingError
 from topo.netns import CommandError
 from topo.spec import LabError
@@ -54,34 +54,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.mappings:
         scale = replace(scale, mappings=options.mappings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
     try:
         if options.plots:
-            plots.check()
-        rows = run_groups(scale, options.groups or list(GROUPS), options.plots)
+            plots.check(options.plots)
+        # Short, because the paths of sockets are in it.
+        with tempfile.TemporaryDirectory(prefix="lgb-") as folder:
+            run = Run(scale, Path(folder))
+            rows = [row for group in options.groups or GROUPS for row in measured(group, run)]
+        console.print(table(rows, "Lockgate, beside its peers in the same run"))
+        write(rows, options.results)
+        drawn = plots.draw(run, options.plots) if options.plots else []
+        console.print(f"written to {', '.join(map(str, (options.results, *drawn)))}")
     except (BenchError, CommandError, LabError, MappingError, OSError, TimeoutError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160
-    console.print(table(rows, "Lockgate, beside its peers in the same run"))
-    write(rows, options.results)
-    console.print(f"written to {options.results}")
     return 0
-
-
-def run_groups(scale: Scale, groups: Sequence[str], plots_folder: Path | None) -> list[Row]:
-    """All rows of these groups."""
-    # Short, because the paths of sockets are in it.
-    with tempfile.TemporaryDirectory(prefix="lgb-") as folder:
-        run = Run(scale, Path(folder))
-        rows = [row for group in groups for row in measured(group, run)]
-        if plots_folder:
-            for file in plots.draw(run, plots_folder):
-                run.say(f"drawn: {file}")
-        return rows
 
 
 def measured(group: str, run: Run) -> Iterator[Row]:

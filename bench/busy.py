@@ -11,7 +11,6 @@ import json
 import re
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from typing import Final, NamedTuple
 
 from bench.client import update
 from bench.content import CHANGED, FIRST, Content, fill_vpc
+from bench.process import piped
 from bench.results import Row
 from bench.run import BenchError, Run, percentile
 from bench.site import Changes, Site
@@ -115,8 +115,8 @@ def measure(run: Run) -> Iterator[Row]:
             run.say(f"{scale.busy_rate} changes/s are offered to the busy VPC for {scale.busy_seconds:g} s")
             last = str(IPv4Address(LAST + turn))
             options = (scale.busy_rate, scale.busy_batch, scale.busy_seconds, last)
-            argv = [sys.executable, "-m", "bench.offer", str(site.database.socket), *map(str, options)]
-            with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as offer:
+            argv = ["bench.offer", str(site.database.socket), *map(str, options)]
+            with piped(argv) as offer:
                 if not offer.stdin or not offer.stdout:
                     raise BenchError("no pipe to the process that offers changes")
                 offer.stdin.write(busy_lines)

@@ -41,9 +41,8 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=_CHUNK), self._loop
-        ).result(10)
+        listening = asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=_CHUNK)
+        self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
         return self
 
     def __exit__(
@@ -66,6 +65,7 @@ class Proxy:
         return len(self._waited)
 
     async def _end(self) -> None:
+        self._server.close()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()

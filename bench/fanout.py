@@ -7,8 +7,6 @@ time is theirs, and in practice each would have a processor of its own.
 from __future__ import annotations
 
 import select
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -17,7 +15,7 @@ from typing import Final
 
 from bench.client import update
 from bench.content import changed_ips, single_vpc
-from bench.process import Process, find
+from bench.process import Process, find, piped
 from bench.results import Row
 from bench.run import BenchError, Run, percentile
 from bench.site import Database
@@ -32,8 +30,7 @@ class Followers:
     """A process of simulated hosts."""
 
     def __init__(self, remote: str, hosts: int, stack: ExitStack) -> None:
-        argv = [sys.executable, "-m", "bench.follow", remote, str(hosts)]
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = piped(["bench.follow", remote, str(hosts)])
         stack.enter_context(self._process)
         stack.callback(self._process.terminate)
 

@@ -126,12 +126,10 @@ def _pause(run: Run, site: Site, flows: int) -> Iterator[Row]:
     site.stop()
     site.empty()
     with Proxy(site.listens) as proxy:
-        site.point_at(proxy.port)
-        site.start()
+        site.start(through=proxy.port)
         _counted(site.flow_count, flows)
         longest, answered, lost = proxy.longest(), proxy.answered, proxy.connections - len(BRIDGES)
         site.stop()
-        site.point_at(site.listens)
     note = f"{answered} echo requests; inactivity probe 5 s"
     yield Row("longest pause of the OpenFlow channel during that load", longest, "s", target=1, note=note)
     yield Row("connections lost during that load", lost, "", target=0)

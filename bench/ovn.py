@@ -114,7 +114,7 @@ def _ovn(run: Run, shape: Shape, name: str) -> Figures:
 
 def _restarted(site: Site | OvnSite, flows: int | None) -> tuple[float, int, float]:
     """Kill the agent, empty the switch, start the agent again: seconds, flows then, MB of the agent."""
-    site.stop()
+    site.kill()
     site.empty()
     took = site.start()
     now = site.flow_count()

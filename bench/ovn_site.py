@@ -71,7 +71,7 @@ class OvnSite:
         self._argv = [programs["ovn-controller"], f"unix:{self.ovs.folder}/db.sock", "-vsyslog:off"]
         self._env = {**self.ovs.env, "OVN_RUNDIR": str(folder)}
         self._controller: Process | None = None
-        stack.callback(self.stop)
+        stack.callback(self.kill)
         self.start(wait=False)
         self._there = self._chassis()
         wait_until(self._has_chassis, 20, "ovn-controller to make its chassis")
@@ -94,7 +94,7 @@ class OvnSite:
         self._controller = Process(self._argv, self.folder / "controller.log", self._env)
         return self.wait_applied() - begin if wait else 0.0
 
-    def stop(self) -> None:
+    def kill(self) -> None:
         """Kill ovn-controller: told to end in order it would take its chassis away."""
         if self._controller:
             self._controller.stop(SIGKILL)

@@ -23,12 +23,14 @@ _LATENCIES: Final = {
 """Panels of the plot of latencies, and the series of each; OVN's come after them."""
 
 
-def check() -> None:
-    """Raise unless plots can be drawn: before minutes of work, not after.
+def check(folder: Path) -> None:
+    """Raise unless plots can be drawn there: before minutes of work, not after.
 
     Raises:
-        BenchError: what they are drawn with is not installed.
+        BenchError: what they are drawn with is not installed, or there is no such folder.
     """
+    if not folder.is_dir():
+        raise BenchError(f"{folder} is no folder to draw plots in: make it, or name another")
     if not _INSTALLED:
         mend = "`pip install -e .[bench]` (`make bench` does it), or leave --plots out"
         raise BenchError(f"matplotlib is not there: {mend}")
@@ -36,7 +38,7 @@ def check() -> None:
 
 def draw(run: Run, folder: Path) -> list[Path]:
     """Draw what there are series of; return the files."""
-    check()
+    check(folder)
     # Text stays text, and the same figures give the same file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "lockgate", "font.size": 9, "axes.grid": True})
     drawn = []

@@ -18,6 +18,9 @@ from bench.run import BenchError
 OVN: Final = Path(sys.prefix, "ovn")
 """Where `make bench` unpacks OVN's Debian packages: see the Makefile."""
 
+SYSTEM: Final = ("/usr/sbin", "/sbin")
+"""Ordinary users of Debian do not have these on their path."""
+
 PACKAGES: Final = {
     "ovn-northd": "ovn-central",
     "ovn-controller": "ovn-host",
@@ -36,12 +39,18 @@ def find(program: str) -> str:
     Raises:
         BenchError: it is not there; says which Debian package has it.
     """
-    path = os.pathsep.join([str(OVN / "usr/bin"), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    path = os.pathsep.join([str(OVN / "usr/bin"), os.environ.get("PATH", os.defpath), *SYSTEM])
     found = shutil.which(program, path=path)
     if not found:
         package = PACKAGES.get(program, "openvswitch-switch")
         raise BenchError(f"{program} is not there: install Debian's package {package} (`make bench` does it)")
     return found
+
+
+def piped(argv: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a module of ours, like ("bench.offer", ...), to talk to by pipes. The caller ends it."""
+    command = [sys.executable, "-m", *argv]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
 
 
 class Process:
@@ -51,7 +60,12 @@ class Process:
         self._log = log
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=os.environ | dict(env or {})
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=os.environ | dict(env or {}),
+                process_group=0,  # Ctrl-C reaches this process alone, which then ends the others in order
             )
         self.pid = self._process.pid
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 import time
@@ -22,6 +23,7 @@ from mapping import schema, service
 from mapping.model import default_datapaths
 from topo import bridges
 from topo.ovs import OpenVSwitch
+from topo.waiting import wait_until
 
 BRIDGES: Final = (BR_NIC, BR_GUEST)
 VSWITCHD_OPTIONS: Final = ("--enable-dummy=system", "--disable-system", "--disable-system-route")
@@ -57,19 +59,21 @@ class Site:
         self.client = self.database.client(stack)
         self.config_seq = 0
         self._applied = Counter(self.database.client(stack), "Host", "applied_seq", "here")
-        self._port = free_port()
+        self.listens = free_port()
+        """The port of loopback that ryu-manager listens at."""
+        self._nobody = self._pointed = free_port()
         self.ovs = OpenVSwitch(folder / "ovs", vswitchd_options=VSWITCHD_OPTIONS)
         stack.callback(self.ovs.stop)
         self.ovs.start()
         vtep = IPv4Address(VTEPS + 1)
-        target = [f"tcp:127.0.0.1:{self._port}"]
+        target = [f"tcp:127.0.0.1:{self._nobody}"]
         made = bridges.HostBridges("uplink", "mgmt", vtep, *default_datapaths(vtep), target, datapath_type="dummy")
         bridges.build(self.ovs.vsctl, made)
         for device in devices:
             bridges.plug(self.ovs.vsctl, device)
         self.flow_count = FlowCount(self.ovs.folder, BRIDGES)
         self._controller: Process | None = None
-        stack.callback(self.stop)
+        stack.callback(self.kill)
 
     @property
     def controller(self) -> Process:
@@ -78,21 +82,50 @@ class Site:
             raise BenchError("ryu-manager does not run")
         return self._controller
 
-    def start(self) -> float:
-        """Start ryu-manager; return the seconds from then until the switch had the last flow."""
+    def start(self, through: int | None = None) -> float:
+        """Start ryu-manager; return the seconds from then until the switch had the last flow.
+
+        `through` is a port of loopback that the switch is to connect to instead of ryu-manager's own.
+        """
         # A number that no earlier controller has reported, so that reaching it says something of this one.
         self.change()
         argv = [str(Path(sys.executable).with_name("ryu-manager")), "controller.app"]
-        argv += ["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", str(self._port)]
+        argv += ["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", str(self.listens)]
         begin = time.monotonic()
         self._controller = Process(argv, self.folder / "controller.log", {"LOCKGATE_DB": self.database.remote})
+        wait_until(self._listening, PATIENCE, "ryu-manager to listen")
+        self._point_at(through or self.listens)
         return self.wait_applied() - begin
 
     def stop(self) -> None:
+        """Kill ryu-manager, and have the switch not look for it until it listens again.
+
+        Open vSwitch waits from 1 to 8 s before it tries again, the longer the more often it was refused: that would be
+        in the figures by chance. `kill` leaves it so.
+        """
+        self._point_at(self._nobody)
+        self.kill()
+
+    def kill(self) -> None:
         """Kill ryu-manager."""
         if self._controller:
             self._controller.stop(SIGKILL)
             self._controller = None
+
+    def _listening(self) -> bool:
+        self.controller.check()
+        # Asked by connecting, it would take us for a switch.
+        listening = rf" 0100007F:{self.listens:04X} \S+ 0A "
+        return bool(re.search(listening, Path("/proc/net/tcp").read_text()))
+
+    def _point_at(self, port: int) -> None:
+        """Have the switch look for its controller at this port of loopback."""
+        if port == self._pointed:
+            return
+        self._pointed = port
+        target = f'target="tcp:127.0.0.1:{port}"'
+        uuids = self.ovs.vsctl("--bare", "--columns=_uuid", "find", "Controller").split()
+        self.ovs.vsctl(*[word for uuid in uuids for word in ("--", "set", "Controller", uuid, target)][1:])
 
     def settle(self) -> None:
         """Let the switch's connections become old: after one that lived short it waits longer before the next."""
@@ -118,17 +151,6 @@ class Site:
         """Delete every flow of the switch, behind the controller's back if it runs."""
         for bridge in BRIDGES:
             self.ovs.ofctl("del-flows", bridge)
-
-    def point_at(self, port: int) -> None:
-        """Have the switch look for its controller at this port of loopback instead."""
-        target = f'target="tcp:127.0.0.1:{port}"'
-        uuids = self.ovs.vsctl("--bare", "--columns=_uuid", "find", "Controller").split()
-        self.ovs.vsctl(*[word for uuid in uuids for word in ("--", "set", "Controller", uuid, target)][1:])
-
-    @property
-    def listens(self) -> int:
-        """The port of loopback that ryu-manager listens at."""
-        return self._port
 
 
 class Changes:

@@ -70,7 +70,9 @@ class Monitor:
         control = folder / f"m{time.monotonic_ns()}.ctl"
         argv = [find("ovs-ofctl"), "-OOpenFlow15", f"--unixctl={control}", "monitor", f"unix:{folder}/{bridge}.mgmt"]
         argv += [f"watch:!initial{match}" for match in ([f",{text}" for text in watch] or [""])]
-        self._process = stack.enter_context(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        self._process = stack.enter_context(
+            subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0)
+        )
         stack.callback(self._process.send_signal, signal.SIGTERM)
         if self._process.stdout is None:
             raise BenchError("ovs-ofctl monitor has no output")
