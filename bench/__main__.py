@@ -9,6 +9,8 @@ the group `throughput` needs root.
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import signal
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from typing import Final
 from rich.console import Console
 
 from bench import busy, fanout, growth, load, ovn, plots, throughput, working_set
+from bench.process import find
 from bench.results import Row, table, write
 from bench.run import FULL, QUICK, BenchError, Run
 from mapping.writer import MappingError
@@ -35,6 +38,13 @@ GROUPS: Final[dict[str, Callable[[Run], Iterator[Row]]]] = {
     "ovn": ovn.measure,
     "throughput": throughput.measure,
 }
+
+
+PROGRAMS: Final[dict[str, Sequence[str]]] = {
+    "ovn": ("ovn-northd", "ovn-controller"),
+    "throughput": ("ip", "ss", "iperf3"),
+}
+"""What a group starts besides Open vSwitch's own programs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,31 +67,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     if not console.is_terminal:
         console.width = 160
+    groups = options.groups or list(GROUPS)
     try:
+        for group in groups:
+            check(group)
         if options.plots:
             plots.check(options.plots)
         # Short, because the paths of sockets are in it.
         with tempfile.TemporaryDirectory(prefix="lgb-") as folder:
             run = Run(scale, Path(folder))
-            rows = [row for group in options.groups or GROUPS for row in measured(group, run)]
+            rows = [row for group in groups for row in measured(group, run)]
         console.print(table(rows, "Lockgate, beside its peers in the same run"))
         write(rows, options.results)
         drawn = plots.draw(run, options.plots) if options.plots else []
         console.print(f"written to {', '.join(map(str, (options.results, *drawn)))}")
-    except (BenchError, CommandError, LabError, MappingError, OSError, TimeoutError) as error:
+    except (BenchError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+    return int(any(row.failed for row in rows))
+
+
+def check(group: str) -> None:
+    """Raise unless the group can be measured here: at once, not after minutes of other work.
+
+    Raises:
+        BenchError: what it lacks.
+    """
+    if group == "throughput" and os.geteuid():
+        raise BenchError("the group throughput needs root, for network namespaces: use sudo, or name other groups")
+    for program in PROGRAMS.get(group, ()):
+        find(program)
 
 
 def measured(group: str, run: Run) -> Iterator[Row]:
-    """The rows of a group."""
+    """The rows of a group. What goes wrong in it ends it, not the other groups: then its last row says why."""
     run.say(f"[{group}]")
-    for row in GROUPS[group](run):
-        row.group = group
-        yield row
+    try:
+        for row in GROUPS[group](run):
+            row.group = group
+            yield row
+    except (BenchError, CommandError, LabError, MappingError, OSError, TimeoutError) as error:
+        print(f"bench: {group}: {error}", file=sys.stderr)
+        yield Row("the rest was not measured", math.nan, "", note=str(error)[:200], group=group, failed=True)
 
 
 if __name__ == "__main__":

@@ -73,27 +73,26 @@ class Proxy:
 
     async def _serve(self, from_switch: asyncio.StreamReader, to_switch: asyncio.StreamWriter) -> None:
         # While the controller is not up, the switch is turned away as it would be without us.
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with contextlib.closing(to_switch), contextlib.suppress(OSError):
             from_controller, to_controller = await asyncio.open_connection(
                 "127.0.0.1", self._controller_port, limit=_CHUNK
             )
-            # Little may wait here: what waits in front of the reply is to wait in the controller.
-            to_switch.transport.set_write_buffer_limits(0)
-            self.connections += 1
-            waiting: _Waiting = {}
-            self._outstanding.append(waiting)
-            tasks = [
-                asyncio.create_task(self._to_controller(from_switch, to_controller, waiting)),
-                asyncio.create_task(self._to_switch(from_controller, to_switch, waiting)),
-            ]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                to_controller.close()
-        to_switch.close()
+            with contextlib.closing(to_controller):
+                # Little may wait here: what waits in front of the reply is to wait in the controller.
+                to_switch.transport.set_write_buffer_limits(0)
+                self.connections += 1
+                waiting: _Waiting = {}
+                self._outstanding.append(waiting)
+                tasks = [
+                    asyncio.create_task(self._to_controller(from_switch, to_controller, waiting)),
+                    asyncio.create_task(self._to_switch(from_controller, to_switch, waiting)),
+                ]
+                try:
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _to_controller(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, waiting: _Waiting) -> None:
         cutter = Cutter()

@@ -34,10 +34,12 @@ class Point(NamedTuple):
 
 def measure(run: Run) -> Iterator[Row]:
     """Every number, then what they say together."""
-    points = [_point(run, mappings) for mappings in run.scale.growth]
-    run.series["growth"] = [tuple(map(float, point)) for point in points]
-    for point in points:
-        what = f"{point.mappings} mappings"
+    points: list[Point] = []
+    for mappings in run.scale.growth:
+        point = _point(run, mappings)
+        points.append(point)
+        run.series["growth"] = [tuple(map(float, point)) for point in points]
+        what = f"{mappings} mappings"
         yield Row(f"{what}: started, empty switch -> last flow", point.load, "s")
         yield Row(f"{what}: CPU of ryu-manager for it", point.cpu, "s")
         yield Row(f"{what}: memory of ryu-manager", point.memory, "MB")

@@ -31,6 +31,8 @@ class Row:
     """How many times the reference, unless it is found in another way (as a median of ratios)."""
     note: str = ""
     group: str = ""
+    failed: bool = False
+    """Whether this stands for what could not be measured."""
 
     def __post_init__(self) -> None:
         if self.ratio is None and self.reference:
@@ -39,6 +41,8 @@ class Row:
     @property
     def met(self) -> bool | None:
         """Whether the target is reached; None without one."""
+        if self.failed:
+            return False
         if self.target is None:
             return None
         # With a reference that could not be measured there is no ratio, and nothing is reached.
@@ -75,7 +79,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
 
 def _verdict(row: Row) -> tuple[str, str]:
     if row.target is None:
-        return "", ""
+        return "", "[red]failed[/]" if row.failed else ""
     bound = "≥" if row.at_least else "≤"
     unit = f" {row.unit}" if row.reference is None and row.unit else ""
     return f"{bound} {row.target:g}{unit}", "[green]met[/]" if row.met else "[red]missed[/]"
@@ -83,7 +87,7 @@ def _verdict(row: Row) -> tuple[str, str]:
 
 def number(value: float | None) -> str:
     """A figure as it is shown: three digits count."""
-    if value is None:
+    if value is None or math.isnan(value):
         return ""
     return f"{value:.0f}" if abs(value) >= 100 or value == 0 else f"{value:.3g}"
 

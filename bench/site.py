@@ -22,13 +22,13 @@ from flows.pipeline import BR_GUEST, BR_NIC
 from mapping import schema, service
 from mapping.model import default_datapaths
 from topo import bridges
-from topo.ovs import OpenVSwitch
+from topo.ovs import OpenVSwitch, end
 from topo.waiting import wait_until
 
 BRIDGES: Final = (BR_NIC, BR_GUEST)
 VSWITCHD_OPTIONS: Final = ("--enable-dummy=system", "--disable-system", "--disable-system-route")
 _SETTLED_SECONDS: Final = 2
-PATIENCE: Final = 600
+PATIENCE: Final = 300
 """Seconds for the slowest of loads."""
 
 
@@ -38,10 +38,10 @@ class Database:
     def __init__(self, folder: Path, content: Content, stack: ExitStack) -> None:
         self.socket = folder / "mapping.sock"
         self.remote = f"unix:{self.socket}"
-        self.pidfile = folder / "mapping.pid"
         content.write(folder / "mapping.db")
         service.start(folder, [f"p{self.remote}"])
-        stack.callback(service.stop, folder)
+        # By its pid: one that is busy with a million rows may not listen to being told.
+        stack.callback(end, folder / "mapping.pid")
 
     def client(self, stack: ExitStack) -> Client:
         """A connection, closed with the stack."""

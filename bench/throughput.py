@@ -8,16 +8,14 @@ changes both sides alike. Needs root, for network namespaces.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 from collections.abc import Iterator
 from ipaddress import IPv4Interface
 from typing import Final
 
-from bench.process import find
 from bench.results import Row
-from bench.run import BenchError, Run
+from bench.run import Run
 from flows.pipeline import BR_GUEST, BR_NIC
 from topo.host import Host
 from topo.lab import Lab
@@ -38,10 +36,6 @@ ports:
 
 def measure(run: Run) -> Iterator[Row]:
     """The two in turns."""
-    if os.geteuid():
-        raise BenchError("the group throughput needs root, for network namespaces: use sudo, or name other groups")
-    for program in ("ip", "ss", "iperf3"):
-        find(program)
     file = run.folder / "throughput.yaml"
     file.write_text(MAPPING)
     run.say("two hosts in namespaces are built")

@@ -32,7 +32,20 @@ TINY = replace(
     hosts=4,
     commits=3,
 )
-COLUMNS = {"name", "value", "unit", "reference", "reference_is", "ratio", "target", "at_least", "met", "note", "group"}
+COLUMNS = {
+    "name",
+    "value",
+    "unit",
+    "reference",
+    "reference_is",
+    "ratio",
+    "target",
+    "at_least",
+    "met",
+    "note",
+    "group",
+    "failed",
+}
 GROUPS = ["load", "growth", "busy", "working-set", "fanout"]
 
 
