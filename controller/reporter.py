@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ryu.lib import hub
+
 from controller.reconciler import Reconciler
 from controller.switch import SwitchError
 from flows.pipeline import BR_GUEST, BR_NIC
@@ -28,6 +30,9 @@ HEARD_INTERVAL: Final = 10.0
 """Seconds after which a host is reported although nothing about it has changed, so that a dead controller shows."""
 
 _TICK_MS: Final = 100
+_GATHER: Final = 0.01
+"""Seconds for which what happens goes into one report: the two bridges of a host, and many hosts, confirm together."""
+
 _ROLES: Final = {"guest": BR_GUEST, "nic": BR_NIC}
 
 Report = dict[str, Any]
@@ -42,12 +47,16 @@ class Reporter:
         self._reported: dict[RowId, tuple[float, Report]] = {}
         self._drops: dict[RowId, dict[str, int]] = {}
         self._drops_read = 0.0
+        self._sent = 0.0
         self._generation = 0
         self._woken = True
 
     def wake(self) -> None:
         """Something worth a report has happened."""
-        self._woken = True
+        if not self._woken:
+            self._woken = True
+            if time.monotonic() - self._sent > _TICK_MS / 1000:  # else the next tick is soon enough
+                hub.spawn_after(_GATHER, self._report_if_woken)
 
     def run(self) -> None:
         """Report for ever."""
@@ -62,10 +71,13 @@ class Reporter:
             if now - self._drops_read >= DROPS_INTERVAL:
                 self._read_drops()
                 self._drops_read, self._woken = now, True
-            if self._woken and self._session.connected:
-                self._woken = False
-                self._report(now)
+            self._report_if_woken()
             self._session.block(_TICK_MS)
+
+    def _report_if_woken(self) -> None:
+        if self._woken and self._session.connected:
+            self._woken = False
+            self._report(time.monotonic())
 
     def _report(self, now: float) -> None:
         operations = []
@@ -91,6 +103,7 @@ class Reporter:
             where = [["_uuid", "==", ["uuid", str(uuid)]]]
             operations.append({"op": "update", "table": "Host", "where": where, "row": row})
         if operations:
+            self._sent = now
             self._session.request("transact", [schema.DATABASE, *operations])
 
     @staticmethod

@@ -21,7 +21,7 @@ from mapping.replica import Replica
 from mapping.rows import READ_COLUMNS, STATUS_COLUMNS
 from tests.build import HOST_A, HOST_B, TWO_HOSTS
 from tests.database import Database
-from tests.ovs.dummy import Controller, DummyHost
+from tests.ovs.dummy import LOOPBACK, Controller, DummyHost
 from topo.waiting import wait_until
 
 
@@ -95,7 +95,7 @@ class World:
 
 def free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
@@ -104,7 +104,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Web on host-a (VXLAN); db (VPC blue) and spy (VPC red, db's address) on host-b (Geneve): programmed."""
     folder: Path = tmp_path_factory.mktemp("lg")
     port = free_port()
-    wire, target = f"{folder}/wire.sock", f"tcp:127.0.0.1:{port}"
+    wire, target = f"{folder}/wire.sock", f"tcp:{LOOPBACK}:{port}"
     a = DummyHost(folder / "a", HOST_A, target, f"options:pstream=punix:{wire}", HOST_B)
     b = DummyHost(folder / "b", HOST_B, target, f"options:stream=unix:{wire}", HOST_A)
     with ExitStack() as stack:

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 from collections import Counter
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from flows.pipeline import BR_GUEST, BR_NIC, Reason
@@ -21,6 +22,10 @@ from mapping.model import Host
 from topo import bridges
 from topo.ovs import OpenVSwitch
 from topo.waiting import wait_until
+
+LOOPBACK = str(IPv4Address(0x7F << 24 | os.getpid()))
+"""An address of loopback for each run of the tests. Ryu lets several processes listen at one port of one address, and
+the switches of one run would then go to the controller of another."""
 
 
 class DummyHost:
@@ -121,7 +126,7 @@ class Controller:
 
     def start(self) -> None:
         argv = [str(Path(sys.executable).with_name("ryu-manager")), "controller.app"]
-        argv += ["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", str(self._port)]
+        argv += ["--ofp-listen-host", LOOPBACK, "--ofp-tcp-listen-port", str(self._port)]
         with self.log.open("ab") as log:
             env = os.environ | {"LOCKGATE_DB": self._database}
             self._process = subprocess.Popen(argv, stdout=log, stderr=log, env=env)
