@@ -9,7 +9,10 @@ from flows.flow import Flow
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What makes a switch's flows others: flows to add, and cookies whose flows to delete."""
+    """What makes a switch's flows others: cookies whose flows to delete, and flows to add.
+
+    A flow that is added takes the place of one with the same table, priority and match.
+    """
 
     add: tuple[Flow, ...] = ()
     delete: tuple[int, ...] = ()

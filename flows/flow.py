@@ -146,6 +146,12 @@ class Flow(NamedTuple):
         return self.shape.priority
 
     @property
+    def key(self) -> tuple[object, ...]:
+        """What a switch has one flow of at most: adding another puts it in this one's place."""
+        exact = sum(isinstance(part, Field) for part in self.shape.match)
+        return self.shape.table.number, self.shape.priority, self.shape.match, self.values[:exact]
+
+    @property
     def match(self) -> tuple[Match, ...]:
         """What a packet must be."""
         values = iter(self.values)

@@ -115,11 +115,10 @@ class BridgeFlows:
             if flows:
                 self._cookies[uuid] = tuple(flow.cookie for flow in flows)
             step.put(flows)
-        change = step.change()
-        self._count += len(change.add) - len(change.delete)
-        self._digest ^= reduce(operator.xor, (flow.cookie for flow in change.add), 0)
-        self._digest ^= reduce(operator.xor, change.delete, 0)
-        return change
+        for cookie, more in step.more.items():
+            self._count += more
+            self._digest ^= cookie if more & 1 else 0
+        return step.change()
 
     def mend(self, installed: Collection[int]) -> Iterator[Change]:
         """What makes a switch that holds these cookies hold what it should, slice by slice: what is stale first."""
@@ -221,13 +220,16 @@ class BridgeFlows:
             return
         number = ipv4(ip)
         if old is not None:
-            step.remove(old.cookies(number))
             self._count_peer(old.host, -1, step)
-        if new is None:
-            del installed[ip]
-        else:
-            step.put(new.flows(number))
+        if new is not None:
             self._count_peer(new.host, 1, step)
+        if old is None and new is not None:
+            step.put(new.flows(number))
+        elif old is not None and new is None:
+            del installed[ip]
+            step.remove(old.cookies(number))
+        elif old is not None and new is not None:
+            step.replace(old.flows(number), new.flows(number))
 
     def _count_peer(self, host: RowId, by: int, step: _Step) -> None:
         if host != self.host:
@@ -275,19 +277,31 @@ class _Step:
         self.hosts: set[RowId] = set()
         """Hosts to which other addresses lead than before."""
         self._flows: dict[int, Flow] = {}
-        self._more: dict[int, int] = {}
+        self.more: dict[int, int] = {}
         """Cookie -> by how many more its flow is wanted. What one row no longer gives another may."""
+        self._in_place_of: dict[int, int] = {}
+        """Cookie -> that of the flow which takes its place in the switch, by having the same match."""
 
     def put(self, flows: Iterable[Flow]) -> None:
         for flow in flows:
             self._flows[flow.cookie] = flow
-            self._more[flow.cookie] = self._more.get(flow.cookie, 0) + 1
+            self.more[flow.cookie] = self.more.get(flow.cookie, 0) + 1
 
     def remove(self, cookies: Iterable[int]) -> None:
         for cookie in cookies:
-            self._more[cookie] = self._more.get(cookie, 0) - 1
+            self.more[cookie] = self.more.get(cookie, 0) - 1
+
+    def replace(self, old: Iterable[Flow], new: Iterable[Flow]) -> None:
+        """What is overwritten need not be deleted."""
+        olds, news = list(old), list(new)
+        taken = {flow.key: flow.cookie for flow in news}
+        self._in_place_of |= {flow.cookie: taken[flow.key] for flow in olds if flow.key in taken}
+        self.remove(flow.cookie for flow in olds)
+        self.put(news)
 
     def change(self) -> Change:
         """A flow that stays, or only changes hands, is not touched."""
-        add = tuple(self._flows[cookie] for cookie, more in self._more.items() if more > 0)
-        return Change(add, tuple(cookie for cookie, more in self._more.items() if more < 0))
+        added = {cookie for cookie, more in self.more.items() if more > 0}
+        gone = (cookie for cookie, more in self.more.items() if more < 0)
+        delete = tuple(cookie for cookie in gone if self._in_place_of.get(cookie) not in added)
+        return Change(tuple(self._flows[cookie] for cookie in added), delete)

@@ -150,9 +150,7 @@ class Table:
     def _make(self, change: Change) -> None:
         self.flows = {key: flow for key, flow in self.flows.items() if flow.cookie not in change.delete}
         for flow in change.add:
-            key = (flow.table.name, flow.priority, flow.match)
-            assert key not in self.flows, f"{flow} overwrites {self.flows[key]}"
-            self.flows[key] = flow
+            self.flows[flow.key] = flow
 
 
 OFPORTS = {

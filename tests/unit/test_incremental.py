@@ -65,7 +65,12 @@ def make(switch: dict[int, Flow], change: Change) -> None:
     assert not switch.keys() & {flow.cookie for flow in change.add}, "adds what is there"
     for cookie in change.delete:
         del switch[cookie]
-    switch |= {flow.cookie: flow for flow in change.add}
+    there = {flow.key: cookie for cookie, flow in switch.items()}
+    for flow in change.add:
+        if flow.key in there:
+            del switch[there[flow.key]]
+        switch[flow.cookie] = flow
+    assert len({flow.key for flow in switch.values()}) == len(switch), "adds two of one match"
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -228,4 +233,27 @@ def test_a_vni_never_leads_to_the_vpc_that_had_it_before(
         make(switch, flows.update(Touched(), NUMBERED, number))
         assert not strangers(switch, lambda flow: "table=CLASSIFY" in flow)
     assert steps > 20
+    assert switch == desired(bridge, view(linked.snapshot(1), HOST_A), NUMBERED)
+
+
+@pytest.mark.parametrize(("bridge", "flows_of_an_address"), [(BR_NIC, 2), (BR_GUEST, 1)])
+def test_what_is_overwritten_is_not_deleted_as_well(bridge: str, flows_of_an_address: int) -> None:
+    linked = Linked()
+    rows_now: list[Any] = [HOST_A, HOST_B, HOST_C, TEN, OWN[0], FAR[0], mapping("10.10.0.9", FAR[0])]
+    for row in rows_now:
+        linked.put(TABLES[type(row)], row.uuid, row)
+    flows = BridgeFlows(bridge, HOST_A.uuid, linked)
+    switch: dict[int, Flow] = {}
+    make(switch, flows.update(linked.settle(), NUMBERED, 1))
+    linked.put("Port", FAR[0].uuid, replace(FAR[0], mac="02:00:00:00:00:77"))
+    change = flows.update(linked.settle(), NUMBERED, 2)
+    # The way there, and what ARP answers. Where packets from there come from is as it was.
+    assert (len(change.add), change.delete) == (1, ())
+    make(switch, change)
+    assert flows.matches(list(switch))
+    linked.put("Mapping", rows_now[-1].uuid, None)
+    change = flows.update(linked.settle(), NUMBERED, 3)
+    assert len(change.delete) >= flows_of_an_address
+    assert not change.add
+    make(switch, change)
     assert switch == desired(bridge, view(linked.snapshot(1), HOST_A), NUMBERED)
