@@ -40,13 +40,14 @@ class WorkingSet:
         self._waiting.clear()
         return self._conditions()
 
-    def adjust(self, linked: Linked) -> Conditions | None:
-        """The conditions to ask for, by what is known now; None if they are as they were."""
+    def adjust(self, linked: Linked) -> Conditions:
+        """The conditions to ask for, by what is known now, of the tables for which they are not as they were.
+
+        For each table that is named the server goes through all of its rows.
+        """
         vpcs: frozenset[RowId] = frozenset().union(*(linked.vpcs_on(host) for host in self.hosts))
-        if self._asked == (self.hosts, vpcs):
-            return None
-        self._asked = (self.hosts, vpcs)
-        return self._conditions()
+        before, self._asked = self._conditions(), (self.hosts, vpcs)
+        return {table: where for table, where in self._conditions().items() if where != before[table]}
 
     def asked(self, request: int, config_seq: int) -> None:
         """The conditions were asked for by this request, when this was the newest change."""
