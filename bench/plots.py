@@ -21,6 +21,8 @@ _LATENCIES: Final = {
     "Commit until all hosts have it": ("all hosts, direct", "all hosts, relays"),
 }
 """Panels of the plot of latencies, and the series of each; OVN's come after them."""
+_STEPS: Final = 200
+"""Points of a curve, at most."""
 
 
 def check(folder: Path) -> None:
@@ -96,8 +98,9 @@ def _latency(run: Run, panels: dict[str, list[str]]) -> Figure:
         axes.remove()
     for axes, (title, names) in zip(grid.flat, panels.items(), strict=False):
         for name in names:
-            values = sorted(value for (value,) in run.series[name])
-            shares = [(index + 1) / len(values) for index in range(len(values))]
+            ordered = sorted(value for (value,) in run.series[name])
+            shares = sorted({(index * len(ordered) // _STEPS + 1) / len(ordered) for index in range(_STEPS)} | {1.0})
+            values = [ordered[round(share * len(ordered)) - 1] for share in shares]
             axes.step(values, shares, where="post", label=name.removesuffix(f", {title}"))
         axes.set_xscale("log")
         axes.set_title(title, fontsize=9)
