@@ -158,6 +158,7 @@ class Replica:
         }
         params = [schema.DATABASE, _MONITOR_ID, requests, self._last_transaction]
         self._request = self.session.request("monitor_cond_since", params)
+        self.session.be_patient(patient=True)
 
     def _adjust(self) -> None:
         """Ask for the rows that are needed now, if they are others than were asked for last."""
@@ -165,6 +166,7 @@ class Replica:
             requests = {table: [{"where": conditions}] for table, conditions in where.items()}
             request = self.session.request("monitor_cond_change", [_MONITOR_ID, _MONITOR_ID, requests])
             self._working_set.asked(request, rows.config_seq(self.tables))
+            self.session.be_patient(patient=True)
 
     def _take(self, message: Message) -> bool:
         if message.get("method") == "update3":
@@ -192,6 +194,8 @@ class Replica:
             self._ports_changed = False
             self._adjust()
         config_seq = rows.config_seq(self.tables)
+        if not (self._working_set and self._working_set.waiting):
+            self.session.be_patient(patient=False)
         if self._working_set:
             ready = self._working_set.ready
             config_seq = self._working_set.settled(config_seq)

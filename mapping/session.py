@@ -30,6 +30,10 @@ Message = dict[str, Any]
 
 _CHUNK: Final = 1 << 18
 _NOT_BRACES: Final = bytes(set(range(256)) - set(b"{}"))
+PROBE_MS: Final = 5000
+"""How long a server may be silent before it is asked whether it is there, and again before it is given up."""
+BUSY_PROBE_MS: Final = 60_000
+"""The same while it prepares a large answer: for a million rows it is silent for over ten seconds."""
 BACKOFF_MS: Final = 1000
 """Pause between two attempts to connect, the shortest that the `ovs` package knows: it makes less into this."""
 
@@ -167,6 +171,10 @@ class Session:
         """Give this connection up, and make another after the back-off."""
         self._reconnect.disconnected(ovs.timeval.msec(), 0)
         self._close(why)
+
+    def be_patient(self, *, patient: bool) -> None:
+        """Say whether the server is to be given the time for a large answer."""
+        self._reconnect.set_probe_interval(BUSY_PROBE_MS if patient else PROBE_MS)
 
     def request(self, method: str, params: list[Any]) -> int:
         """Send a request and return the id that its reply will carry. Without a connection it goes nowhere."""

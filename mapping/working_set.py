@@ -34,6 +34,11 @@ class WorkingSet:
         """Request that is not answered yet -> `config_seq` when it was made."""
         self._settled = 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something that was asked for has not come."""
+        return bool(self._waiting)
+
     def begin(self) -> Conditions:
         """A connection is new; returns the conditions of its monitor: those that were asked for last."""
         self.interrupted = bool(self._waiting)
@@ -62,7 +67,7 @@ class WorkingSet:
 
     def settled(self, newest: int) -> int:
         """The newest change that has been taken in with all that it brought, when `newest` is the newest of all."""
-        if not self._waiting:
+        if not self.waiting:
             self._settled = newest
             self.ready = self.hosts
         self.ready &= self.hosts

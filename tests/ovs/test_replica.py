@@ -1,5 +1,6 @@
 """The replica against real servers: standalone and clustered ones, dead ones, and ones that talk nonsense."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -338,3 +339,23 @@ def test_another_database_refuses_until_it_is_ours(tmp_path: Path) -> None:
     finally:
         replica.session.close()
         subprocess.run(["ovs-appctl", "-t", control, "exit"], check=True)
+
+
+def test_a_server_that_prepares_a_large_answer_is_given_time_and_one_that_hangs_is_not(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process stands for both: the kernel accepts the connection, and nobody answers."""
+    monkeypatch.setattr("mapping.session.PROBE_MS", 1000)
+    pid = int((server.folder / "mapping.pid").read_text())
+    replica = Replica([server.remote])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert replica.wait_until(lambda: replica.session.connected, WITHIN_MS)
+        assert not replica.wait_until(lambda: not replica.session.connected, 3000)
+        os.kill(pid, signal.SIGCONT)
+        assert replica.wait_until(lambda: replica.current, WITHIN_MS)
+        os.kill(pid, signal.SIGSTOP)
+        assert replica.wait_until(lambda: not replica.session.connected, WITHIN_MS)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        replica.session.close()
