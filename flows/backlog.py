@@ -87,10 +87,8 @@ class _Lane:
             taken = self.now
             self._turn()
             return taken
-        taken = dict(islice(self.now.items(), most))
-        for address in taken:
-            del self.now[address]
-        return taken
+        # From the end: a dict's first entries, once taken, are in the way of whoever looks for the first.
+        return dict(self.now.popitem() for _ in range(most))
 
     def _turn(self) -> None:
         self.now, self.since, self._later = self._later, self._later_since, {}
