@@ -14,6 +14,7 @@ from ryu.ofproto import ofproto_v1_5 as ofp
 from ryu.ofproto import ofproto_v1_5_parser as parser
 from ryu.ofproto.ofproto_protocol import ProtocolDesc
 
+from controller import oxm
 from flows.change import Change
 from flows.fields import Field
 from flows.flow import COOKIE_MARK, COOKIE_MARK_SHIFT, Action, Copy, Flow, Goto, Output, OutputInPort, SetField, Shape
@@ -22,6 +23,8 @@ from flows.pipeline import TABLES
 OUR_COOKIES: Final = COOKIE_MARK << COOKIE_MARK_SHIFT
 OUR_COOKIES_MASK: Final = 0xFFFF << COOKIE_MARK_SHIFT
 EXACT: Final = (1 << 64) - 1
+
+oxm.install()
 
 _PROTOCOL: Final = ProtocolDesc(version=ofp.OFP_VERSION)
 _BUNDLE_ADD: Final = struct.Struct("!BBHIIHH")
@@ -37,12 +40,12 @@ def _user(field: Any, value: int) -> Any:
 
 
 def match(flow: Flow) -> Any:
-    """The flow's match, as Ryu's."""
-    fields = {}
+    """The flow's match, as Ryu's, in the flow's order: Ryu's own puts extensions before what they require."""
+    fields = []
     for item in flow.match:
         value = _user(item.field, item.value)
-        fields[item.field.oxm] = value if item.mask == item.field.ones else (value, _user(item.field, item.mask))
-    return parser.OFPMatch(**fields)
+        fields.append((item.field.oxm, value if item.mask == item.field.ones else (value, _user(item.field, item.mask))))
+    return parser.OFPMatch(_ordered_fields=fields)
 
 
 def actions(items: Iterable[Action]) -> list[Any]:

@@ -9,8 +9,8 @@ import enum
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
-from typing import Final
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, NamedTuple
 
 from flows.ports import LOCAL
 
@@ -24,13 +24,17 @@ def mac(text: str) -> int:
     return int.from_bytes(bytes.fromhex(text.replace(":", "")))
 
 
-def ipv4(text: str) -> int:
-    """A canonical IPv4 address as the number its four bytes are."""
-    return int.from_bytes(socket.inet_pton(socket.AF_INET, text))
+def address(text: str) -> int:
+    """A canonical IPv4 or IPv6 address as the number its bytes are."""
+    return int.from_bytes(socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text))
 
 
 def _ipv4(value: int) -> str:
     return str(IPv4Address(value))
+
+
+def _ipv6(value: int) -> str:
+    return str(IPv6Address(value))
 
 
 def port(number: int) -> str:
@@ -50,7 +54,7 @@ class Field:
     @property
     def is_address(self) -> bool:
         """Whether the notation is an address, rather than a number."""
-        return self.notation in (_mac, _ipv4)
+        return self.notation in (_mac, _ipv4, _ipv6)
 
     @property
     def ones(self) -> int:
@@ -65,6 +69,8 @@ IN_PORT: Final = Field("in_port", "in_port", 32, port)
 TUN_ID: Final = Field("tun_id", "tunnel_id", 64, hex)
 TUN_SRC: Final = Field("tun_src", "tun_ipv4_src", 32, _ipv4)
 TUN_DST: Final = Field("tun_dst", "tun_ipv4_dst", 32, _ipv4)
+TUN_IPV6_SRC: Final = Field("tun_ipv6_src", "tun_ipv6_src", 128, _ipv6)
+TUN_IPV6_DST: Final = Field("tun_ipv6_dst", "tun_ipv6_dst", 128, _ipv6)
 ETH_SRC: Final = Field("eth_src", "eth_src", 48, _mac)
 ETH_DST: Final = Field("eth_dst", "eth_dst", 48, _mac)
 ETH_TYPE: Final = Field("eth_type", "eth_type", 16, hex)
@@ -72,12 +78,24 @@ VLAN: Final = Field("vlan_vid", "vlan_vid", 13, hex)
 IP_PROTO: Final = Field("nw_proto", "ip_proto", 8, str)
 IP_SRC: Final = Field("nw_src", "ipv4_src", 32, _ipv4)
 IP_DST: Final = Field("nw_dst", "ipv4_dst", 32, _ipv4)
+IPV6_SRC: Final = Field("ipv6_src", "ipv6_src", 128, _ipv6)
+IPV6_DST: Final = Field("ipv6_dst", "ipv6_dst", 128, _ipv6)
+HOP_LIMIT: Final = Field("nw_ttl", "nw_ttl", 8, str)
 UDP_DST: Final = Field("udp_dst", "udp_dst", 16, str)
 ARP_OP: Final = Field("arp_op", "arp_op", 16, str)
 ARP_SPA: Final = Field("arp_spa", "arp_spa", 32, _ipv4)
 ARP_TPA: Final = Field("arp_tpa", "arp_tpa", 32, _ipv4)
 ARP_SHA: Final = Field("arp_sha", "arp_sha", 48, _mac)
 ARP_THA: Final = Field("arp_tha", "arp_tha", 48, _mac)
+ICMPV6_TYPE: Final = Field("icmpv6_type", "icmpv6_type", 8, str)
+ICMPV6_CODE: Final = Field("icmpv6_code", "icmpv6_code", 8, str)
+ND_TARGET: Final = Field("nd_target", "ipv6_nd_target", 128, _ipv6)
+ND_SLL: Final = Field("nd_sll", "ipv6_nd_sll", 48, _mac)
+ND_TLL: Final = Field("nd_tll", "ipv6_nd_tll", 48, _mac)
+ND_FLAGS: Final = Field("nd_reserved", "nd_reserved", 32, hex)
+"""The word of a neighbour advertisement that has the flags, RFC 4861, 4.4."""
+ND_OPTION: Final = Field("nd_options_type", "nd_options_type", 8, str)
+"""Type of the first option that has a link-layer address; 0 if there is none. Matched only; see `guest_ipv6`."""
 
 VNI: Final = Field("reg0", "reg0", 32, hex)
 """br-guest: the VPC of the guest port that the packet came from. On br-nic `tun_id` says it."""
@@ -85,6 +103,8 @@ REASON: Final = Field("reg1", "reg1", 32, hex)
 """Why the packet is dropped, on its way to the DROP table."""
 SCRATCH: Final = Field("reg2", "reg2", 32, hex)
 """Holds one address while two are swapped."""
+ROUTER: Final = Field("reg3", "reg3", 32, hex)
+"""1 if the neighbour that a guest solicits is its router: an answer must say so."""
 
 UNTAGGED: Final = 0
 """VLAN value of a frame without a tag (OFPVID_NONE)."""
@@ -97,13 +117,32 @@ class EthType(enum.IntEnum):
 
     IPV4 = 0x0800
     ARP = 0x0806
+    IPV6 = 0x86DD
+
+
+class Family(NamedTuple):
+    """What the two versions of IP have each of their own."""
+
+    eth_type: EthType
+    src: Field
+    dst: Field
+    tun_src: Field
+    tun_dst: Field
+
+
+FAMILIES: Final = {
+    4: Family(EthType.IPV4, IP_SRC, IP_DST, TUN_SRC, TUN_DST),
+    6: Family(EthType.IPV6, IPV6_SRC, IPV6_DST, TUN_IPV6_SRC, TUN_IPV6_DST),
+}
+"""Version of IP -> its fields."""
 
 
 class IpProto(enum.IntEnum):
-    """IP protocol numbers that carry tunnels."""
+    """IP protocol numbers that carry tunnels, or look for neighbours."""
 
     UDP = 17
     GRE = 47
+    ICMPV6 = 58
 
 
 class ArpOp(enum.IntEnum):
@@ -111,3 +150,17 @@ class ArpOp(enum.IntEnum):
 
     REQUEST = 1
     REPLY = 2
+
+
+class Icmpv6(enum.IntEnum):
+    """ICMPv6 messages that never leave a link: MLD (RFC 2710, RFC 3810), neighbour discovery (RFC 4861)."""
+
+    MLD_QUERY = 130
+    MLD_REPORT = 131
+    MLD_DONE = 132
+    ROUTER_SOLICITATION = 133
+    ROUTER_ADVERTISEMENT = 134
+    NEIGHBOUR_SOLICITATION = 135
+    NEIGHBOUR_ADVERTISEMENT = 136
+    REDIRECT = 137
+    MLD2_REPORT = 143

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, NamedTuple
@@ -80,7 +80,7 @@ class Goto(NamedTuple):
 
 Action = SetField | Copy | Output | OutputInPort | Goto
 FieldMatch = dict[Field, int | tuple[int, int]]
-"""What a flow matches: field -> value, or (value, mask)."""
+"""What a flow matches: field -> value, or (value, mask). What a field requires (ovs-fields(7)) comes before it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,15 +97,17 @@ class Shape:
     actions: tuple[Field | type[Output] | Action, ...]
     hash: hashlib.blake2b = field(init=False)
     """Of the shape, to go on with into its flows' cookies: copying it costs half of hashing anew."""
-    values: struct.Struct = field(init=False)
-    """How its flows' values are packed to be hashed: 64 bits each, in network order."""
+    pack: Callable[..., bytes] = field(init=False)
+    """What packs its flows' values to be hashed, in network order: 64 bits each, or 128 where one is so wide."""
 
     def __post_init__(self) -> None:
         self._check()
         holes = [part for part in (*self.match, *self.actions) if isinstance(part, Field) or part is Output]
-        text = f"{self.table.name} {self.priority} {self.match} {self.actions}"
+        ways = [TABLES[self.table.bridge][part.table].number for part in self.actions if isinstance(part, Goto)]
+        text = f"{self.table.name} {self.priority} {self.match} {self.actions} {self.table.number} {ways}"
         object.__setattr__(self, "hash", hashlib.blake2b(text.encode(), digest_size=6))
-        object.__setattr__(self, "values", struct.Struct(f"!{len(holes)}Q"))
+        wide = any(isinstance(part, Field) and part.bits > 64 for part in holes)
+        object.__setattr__(self, "pack", _pack_wide if wide else struct.Struct(f"!{len(holes)}Q").pack)
 
     def _check(self) -> None:
         table, where = self.table, f"table {self.table.name}, priority {self.priority}: it does not declare"
@@ -125,6 +127,11 @@ class Shape:
                 declared = {reason.number for reason in (table.miss, *table.named_misses) if reason}
                 if action.value not in declared:
                     raise ValueError(f"{where} the reason {action.value}")
+
+
+def _pack_wide(*values: int) -> bytes:
+    """What struct cannot: it has no format of 128 bits."""
+    return b"".join([value.to_bytes(16) for value in values])
 
 
 class Flow(NamedTuple):
@@ -185,7 +192,7 @@ _shape = cache(Shape)
 def cookie(shape: Shape, values: tuple[int, ...]) -> int:
     """Our mark, and 48 bits of a hash of everything that the flow with this shape and values says."""
     digest = shape.hash.copy()
-    digest.update(shape.values.pack(*values))
+    digest.update(shape.pack(*values))
     return COOKIE_MARK << COOKIE_MARK_SHIFT | int.from_bytes(digest.digest())
 
 

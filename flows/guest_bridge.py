@@ -24,14 +24,14 @@ from flows.fields import (
     VNI,
     ArpOp,
     EthType,
-    Field,
     mac,
 )
 from flows.flow import Copy, FieldMatch, Flow, Goto, Output, OutputInPort, SetField, drop, flow
 from flows.pipeline import BR_GUEST, TABLES, Reason
 from flows.ports import guest_patch
-from flows.priority import NAMED_MISS, OWN, PASS, TAG, WRONG_BIT
+from flows.priority import NAMED_MISS, OWN, PASS, TAG
 from flows.view import Location
+from flows.wrong_bits import wrong_bits
 from mapping.model import Host, Port, Vpc
 
 CLASSIFY, ARP_GUARD, IP_GUARD, ARP_REPLY, ARP_ANSWER = (
@@ -79,7 +79,7 @@ def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flo
 def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
     own = mac(port.mac)
     yield flow(CLASSIFY, PASS, {IN_PORT: patch}, [Output(device)])
-    yield from _wrong_bits(CLASSIFY.name, device, ETH_SRC, own, Reason.SPOOFED_MAC)
+    yield from wrong_bits(CLASSIFY, {IN_PORT: device}, ETH_SRC, own, Reason.SPOOFED_MAC)
     for eth_type, guard in ((EthType.ARP, ARP_GUARD), (EthType.IPV4, IP_GUARD)):
         yield flow(
             CLASSIFY,
@@ -88,23 +88,10 @@ def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
             [SetField(VNI, vpc.vni), Goto(guard.name)],
         )
     yield flow(CLASSIFY, NAMED_MISS, {IN_PORT: device}, drop(Reason.UNKNOWN_ETHERTYPE))
-    yield from _wrong_bits(ARP_GUARD.name, device, ARP_SHA, own, Reason.SPOOFED_ARP)
+    arp: FieldMatch = {IN_PORT: device, ETH_TYPE: EthType.ARP}
+    yield from wrong_bits(ARP_GUARD, arp, ARP_SHA, own, Reason.SPOOFED_ARP)
     # RFC 5227: a guest that is about to use an address asks for it with no sender address.
     yield _arp_sender(device, own, 0)
-
-
-def _wrong_bits(table: str, device: int, field: Field, own: int, reason: Reason) -> Iterator[Flow]:
-    """One rule for each bit of a MAC that is wrong, of falling priority.
-
-    An exact match that misses makes the datapath cache a flow for each MAC that a guest invents. These look at one bit
-    after the other until one differs, so that all the MACs there are fall into at most 48 cached flows.
-    """
-    for bit in range(field.bits):
-        match: FieldMatch = {IN_PORT: device}
-        if field is ARP_SHA:
-            match[ETH_TYPE] = EthType.ARP
-        match[field] = (~own & 1 << bit, 1 << bit)
-        yield flow(TABLES[BR_GUEST][table], WRONG_BIT - bit, match, drop(reason))
 
 
 def _own_address(location: Location, device: int, patch: int) -> Iterator[Flow]:

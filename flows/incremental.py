@@ -17,7 +17,7 @@ from typing import Final
 from flows.backlog import Addresses, Backlog
 from flows.change import Change
 from flows.desired import RULES, Ofports, misses
-from flows.fields import ipv4
+from flows.fields import address
 from flows.flow import Flow
 from flows.pattern import Bridge, Place
 from mapping.linked import Linked, Touched
@@ -75,7 +75,7 @@ class BridgeFlows:
             yield from cookies
         for addresses in self._installed.values():
             for ip, there in addresses.items():
-                yield from there.cookies(ipv4(ip))
+                yield from there.cookies(address(ip))
 
     @property
     def peers(self) -> tuple[Host, ...]:
@@ -218,7 +218,7 @@ class BridgeFlows:
             installed[ip] = new
         if old == new:
             return
-        number = ipv4(ip)
+        number = address(ip)
         if old is not None:
             self._count_peer(old.host, -1, step)
         if new is not None:
@@ -265,7 +265,7 @@ class BridgeFlows:
             yield from self._flows(uuid)
         for addresses in self._installed.values():
             for ip, there in addresses.items():
-                yield from there.flows(ipv4(ip))
+                yield from there.flows(address(ip))
 
 
 class _Step:

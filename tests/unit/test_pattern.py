@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.desired import RULES
-from flows.fields import ipv4
+from flows.fields import address
 from flows.pattern import Bridge
 from flows.pipeline import BR_GUEST, BR_NIC
 from flows.view import Location
@@ -39,5 +39,5 @@ def test_filled_in_equals_the_rules(
     port = Port("p", "p", "v", eth.to_bytes(6).hex(":"), there.uuid, "dev")
     place = Bridge(role, own.uuid).place(port, vpc, there, ofports)
     rules = list(RULES[role].of_address(own, Location(vpc, ip, port, there), ofports))
-    assert list(place.flows(ipv4(str(ip)))) == rules
-    assert list(place.cookies(ipv4(str(ip)))) == [flow.cookie for flow in rules]
+    assert list(place.flows(address(str(ip)))) == rules
+    assert list(place.cookies(address(str(ip)))) == [flow.cookie for flow in rules]
