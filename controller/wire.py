@@ -44,7 +44,9 @@ def match(flow: Flow) -> Any:
     fields = []
     for item in flow.match:
         value = _user(item.field, item.value)
-        fields.append((item.field.oxm, value if item.mask == item.field.ones else (value, _user(item.field, item.mask))))
+        fields.append(
+            (item.field.oxm, value if item.mask == item.field.ones else (value, _user(item.field, item.mask)))
+        )
     return parser.OFPMatch(_ordered_fields=fields)
 
 

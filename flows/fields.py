@@ -92,7 +92,7 @@ ICMPV6_CODE: Final = Field("icmpv6_code", "icmpv6_code", 8, str)
 ND_TARGET: Final = Field("nd_target", "ipv6_nd_target", 128, _ipv6)
 ND_SLL: Final = Field("nd_sll", "ipv6_nd_sll", 48, _mac)
 ND_TLL: Final = Field("nd_tll", "ipv6_nd_tll", 48, _mac)
-ND_FLAGS: Final = Field("nd_reserved", "nd_reserved", 32, hex)
+ND_FLAGS: Final = Field("nd_reserved", "nd_reserved", 32, str)
 """The word of a neighbour advertisement that has the flags, RFC 4861, 4.4."""
 ND_OPTION: Final = Field("nd_options_type", "nd_options_type", 8, str)
 """Type of the first option that has a link-layer address; 0 if there is none. Matched only; see `guest_ipv6`."""

@@ -1,10 +1,14 @@
-"""Rules of br-guest, the virtual image of the NIC: only what is the port's own gets past; ARP is answered here."""
+"""Rules of br-guest, the virtual image of the NIC: only what is the port's own gets past; ARP is answered here.
+
+Those for IPv6 alone are in `guest_ipv6`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 
+from flows import guest_ipv6
 from flows.fields import (
     ARP_OP,
     ARP_SHA,
@@ -32,7 +36,7 @@ from flows.ports import guest_patch
 from flows.priority import NAMED_MISS, OWN, PASS, TAG
 from flows.view import Location
 from flows.wrong_bits import wrong_bits
-from mapping.model import Host, Port, Vpc
+from mapping.model import Host, IPAddress, Port, Vpc
 
 CLASSIFY, ARP_GUARD, IP_GUARD, ARP_REPLY, ARP_ANSWER = (
     TABLES[BR_GUEST][name] for name in ("CLASSIFY", "ARP_GUARD", "IP_GUARD", "ARP_REPLY", "ARP_ANSWER")
@@ -47,6 +51,7 @@ def of_host(_: Host) -> Iterator[Flow]:
     yield flow(CLASSIFY, TAG, {VLAN: (TAGGED, TAGGED)}, drop(Reason.VLAN_TAGGED))
     yield flow(ARP_REPLY, NAMED_MISS, {ETH_TYPE: EthType.ARP, ARP_OP: ArpOp.REQUEST}, drop(Reason.ARP_UNMAPPED))
     yield _arp_answer()
+    yield from guest_ipv6.of_host()
 
 
 def of_peer(_host: Host, _peer: Host) -> Iterator[Flow]:
@@ -55,9 +60,9 @@ def of_peer(_host: Host, _peer: Host) -> Iterator[Flow]:
 
 
 def of_vpc(vpc: Vpc) -> Iterator[Flow]:
-    """ARP for the router of each subnet of a VPC that has a port here."""
+    """ARP and neighbour discovery for the router of each subnet of a VPC that has a port here."""
     for router in vpc.routers():
-        yield _arp_reply(vpc, int(router), vpc.router_mac)
+        yield _reply(vpc, router, vpc.router_mac, router=True)
 
 
 def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
@@ -68,19 +73,23 @@ def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
 
 
 def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flow]:
-    """An address of a VPC that has a port here: ARP for it and, when it is here, leave to send from it."""
-    yield _arp_reply(location.vpc, int(location.ip), location.port.mac)
+    """An address of a VPC that has a port here: its MAC to who asks and, when it is here, leave to send from it."""
+    yield _reply(location.vpc, location.ip, location.port.mac)
     if location.host == host:
         device, patch = ofports.get(location.port.device), ofports.get(guest_patch(location.port.device))
         if device is not None and patch is not None:
-            yield from _own_address(location, device, patch)
+            if location.ip.version == 6:
+                yield from guest_ipv6.of_own_address(int(location.ip), mac(location.port.mac), device, patch)
+            else:
+                yield from _own_address(location, device, patch)
 
 
 def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
     own = mac(port.mac)
     yield flow(CLASSIFY, PASS, {IN_PORT: patch}, [Output(device)])
     yield from wrong_bits(CLASSIFY, {IN_PORT: device}, ETH_SRC, own, Reason.SPOOFED_MAC)
-    for eth_type, guard in ((EthType.ARP, ARP_GUARD), (EthType.IPV4, IP_GUARD)):
+    guards = ((EthType.ARP, ARP_GUARD), (EthType.IPV4, IP_GUARD), (EthType.IPV6, guest_ipv6.IPV6_GUARD))
+    for eth_type, guard in guards:
         yield flow(
             CLASSIFY,
             PASS,
@@ -92,6 +101,7 @@ def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
     yield from wrong_bits(ARP_GUARD, arp, ARP_SHA, own, Reason.SPOOFED_ARP)
     # RFC 5227: a guest that is about to use an address asks for it with no sender address.
     yield _arp_sender(device, own, 0)
+    yield from guest_ipv6.of_port(own, device)
 
 
 def _own_address(location: Location, device: int, patch: int) -> Iterator[Flow]:
@@ -115,13 +125,10 @@ def _arp_sender(device: int, own: int, ip: int) -> Flow:
     return flow(ARP_GUARD, PASS, match, [Goto(ARP_REPLY.name)])
 
 
-def _arp_reply(vpc: Vpc, ip: int, eth: str) -> Flow:
-    match: FieldMatch = {
-        VNI: vpc.vni,
-        ETH_TYPE: EthType.ARP,
-        ARP_OP: ArpOp.REQUEST,
-        ARP_TPA: ip,
-    }
+def _reply(vpc: Vpc, ip: IPAddress, eth: str, *, router: bool = False) -> Flow:
+    if ip.version == 6:
+        return guest_ipv6.reply(vpc.vni, int(ip), mac(eth), router=router)
+    match: FieldMatch = {VNI: vpc.vni, ETH_TYPE: EthType.ARP, ARP_OP: ArpOp.REQUEST, ARP_TPA: int(ip)}
     return flow(ARP_REPLY, PASS, match, [SetField(ETH_SRC, mac(eth)), Goto(ARP_ANSWER.name)])
 
 

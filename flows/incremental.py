@@ -51,8 +51,8 @@ class BridgeFlows:
         """VPC -> ports of this host in it. Only these VPCs are known here."""
         self._vnis: dict[RowId, int] = {}
         """VPC -> the VNI that its flows have."""
-        self._places: dict[RowId, Place] = {}
-        """Port -> its place, as the rows are now."""
+        self._places: tuple[dict[RowId, Place], dict[RowId, Place]] = {}, {}
+        """Port -> its place, as the rows are now: of its IPv4 addresses, and of its IPv6 ones."""
         self._installed: defaultdict[RowId, dict[str, Place]] = defaultdict(dict)
         """VPC -> address -> the place that its flows were made of."""
         self._peers: Counter[RowId] = Counter()
@@ -135,12 +135,11 @@ class BridgeFlows:
         afresh = host != self._host
         if afresh:
             step.rows |= {self.host, *self._members, *self._peers}
-            ports.update(self._linked.ports_of(self.host), self._ports, self._places)
+            ports.update(self._linked.ports_of(self.host), self._ports, *self._places)
         if ofports != self._ofports:
             ports |= self._ports.keys()
         self._host, self._ofports = host, dict(ofports)
-        for port in ports:
-            self._places.pop(port, None)
+        self._forget(ports)
         own, left, joined = self._move_ports(ports)
         step.rows |= own
         step.rows |= touched.hosts & self._peers.keys()
@@ -200,8 +199,7 @@ class BridgeFlows:
         for ip in list(self._installed[vpc]):
             self._remake(vpc, ip, None, step)
         del self._installed[vpc], self._vnis[vpc]
-        for port in self._linked.ports_of(vpc):
-            self._places.pop(port, None)
+        self._forget(self._linked.ports_of(vpc))
 
     def _put_in(self, vpc: RowId, since: int, step: _Step) -> None:
         """A VPC is to be looked at whole: it has its first port here, another VNI, or the host has changed."""
@@ -213,7 +211,7 @@ class BridgeFlows:
     def _remake(self, vpc: RowId, ip: str, port: RowId | None, step: _Step) -> None:
         """An address leads there now."""
         installed = self._installed[vpc]
-        old, new = installed.get(ip), self._place(port)
+        old, new = installed.get(ip), self._place(port, ":" in ip)
         if new is not None:
             installed[ip] = new
         if old == new:
@@ -238,13 +236,20 @@ class BridgeFlows:
                 del self._peers[host]
             step.hosts.add(host)
 
-    def _place(self, uuid: RowId | None) -> Place | None:
-        """Where a port's addresses are now; None if they are nowhere."""
-        there = self._places.get(uuid) if uuid else None
+    def _place(self, uuid: RowId | None, ipv6: bool) -> Place | None:
+        """Where a port's addresses of one family are now; None if they are nowhere."""
+        places = self._places[ipv6]
+        there = places.get(uuid) if uuid else None
         if there is None and uuid and (port := self._linked.ports.get(uuid)) and port.host:
             host, vpc = self._linked.hosts[port.host], self._linked.vpcs[port.vpc]
-            there = self._places[uuid] = self._bridge.place(port, vpc, host, self._ofports)
+            there = places[uuid] = self._bridge.place(port, vpc, host, 6 if ipv6 else 4, self._ofports)
         return there
+
+    def _forget(self, ports: Iterable[RowId]) -> None:
+        """The places of these ports may be others than they were."""
+        for port in ports:
+            for places in self._places:
+                places.pop(port, None)
 
     def _flows(self, uuid: RowId) -> Iterable[Flow]:
         """The flows that come from a row alone, as the pure function makes them. A row that is gone has none."""

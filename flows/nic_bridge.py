@@ -15,6 +15,7 @@ from flows.fields import (
     ARP_TPA,
     ETH_DST,
     ETH_TYPE,
+    FAMILIES,
     IN_PORT,
     IP_DST,
     IP_PROTO,
@@ -102,7 +103,8 @@ def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flo
 
 
 def _inner_dst(location: Location) -> FieldMatch:
-    return {TUN_ID: location.vpc.vni, ETH_TYPE: EthType.IPV4, IP_DST: int(location.ip)}
+    inner = FAMILIES[location.ip.version]
+    return {TUN_ID: location.vpc.vni, ETH_TYPE: inner.eth_type, inner.dst: int(location.ip)}
 
 
 def _push(location: Location) -> Flow:
@@ -120,7 +122,8 @@ def _push(location: Location) -> Flow:
 
 def _source_guard(location: Location) -> Flow:
     match: FieldMatch = {TUN_ID: location.vpc.vni, TUN_SRC: int(location.host.vtep_ip)}
-    match |= {ETH_TYPE: EthType.IPV4, IP_SRC: int(location.ip)}
+    inner = FAMILIES[location.ip.version]
+    match |= {ETH_TYPE: inner.eth_type, inner.src: int(location.ip)}
     return flow(SOURCE_GUARD, PASS, match, [Goto(DELIVER.name)])
 
 

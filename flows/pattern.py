@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -20,7 +20,7 @@ from flows.flow import Flow, Shape, cookie
 from flows.pipeline import BR_GUEST, BR_NIC
 from flows.ports import guest_patch, nic_patch
 from flows.view import Location
-from mapping.model import Encap, Host, Port, RowId, Vpc
+from mapping.model import Encap, Host, IPAddress, Port, RowId, Vpc
 
 _Numbers = tuple[int, ...]
 """VNI, MAC, VTEP address, OpenFlow port of the device, of its patch; then the address itself."""
@@ -29,10 +29,12 @@ _STRANGE: Final[tuple[_Numbers, _Numbers]] = (
     (0xA1B2C3, 0x02A1B2C3D4E5, 0xC6A1B2C3, 0xA1B2C301, 0xA1B2C302, 0xC6D4E5F6),
     (0x5E4D3C, 0x025E4D3C2B1A, 0xC65E4D3C, 0x5E4D3C01, 0x5E4D3C02, 0xC62B1A09),
 )
+"""Of either family: what is an IPv4 address is an IPv6 address, too, as a number."""
 _ADDRESS: Final = 5
 """Where the address is among them. In a place's numbers the constants stand there, and the address comes last."""
 _PATCH: Final = {BR_GUEST: guest_patch, BR_NIC: nic_patch}
 _AWAY: Final = Host("away", "away", IPv4Address(0), Encap.VXLAN, 1, 2)
+_ADDRESS_OF: Final[dict[int, type[IPAddress]]] = {4: IPv4Address, 6: IPv6Address}
 
 
 class Pattern(NamedTuple):
@@ -45,7 +47,7 @@ class Pattern(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a port's addresses are, as far as the flows of one bridge depend on it."""
+    """Where a port's addresses of one family are, as far as the flows of one bridge depend on it."""
 
     port: RowId
     host: RowId
@@ -72,12 +74,12 @@ class Bridge(NamedTuple):
     role: str
     host: RowId
 
-    def place(self, port: Port, vpc: Vpc, host: Host, ofports: Ofports) -> Place:
-        """Where the addresses of `port`, which is on `host`, are."""
+    def place(self, port: Port, vpc: Vpc, host: Host, version: int, ofports: Ofports) -> Place:
+        """Where the addresses of `port`, which is on `host`, are: those of this version of IP."""
         here, device, patch = host.uuid == self.host, None, None
         if here:
             device, patch = ofports.get(port.device), ofports.get(_PATCH[self.role](port.device))
-        pattern = _pattern(_Kind(self.role, here, host.encap, device is not None, patch is not None))
+        pattern = _pattern(_Kind(self.role, version, here, host.encap, device is not None, patch is not None))
         numbers = (vpc.vni, mac(port.mac), int(host.vtep_ip), device or 0, patch or 0, *pattern.constants)
         return Place(port.uuid, host.uuid, pattern, numbers)
 
@@ -86,6 +88,7 @@ class _Kind(NamedTuple):
     """What decides the shapes of an address's flows."""
 
     bridge: str
+    version: int
     here: bool
     encap: Encap
     device: bool
@@ -122,5 +125,5 @@ def _ask(kind: _Kind, numbers: _Numbers) -> list[Flow]:
     port = Port("port", "port", "vpc", eth.to_bytes(6).hex(":"), "host", "port")
     there = {"port": (kind.device, device), _PATCH[kind.bridge]("port"): (kind.patch, patch)}
     ofports = {name: number for name, (is_there, number) in there.items() if is_there}
-    location = Location(vpc, IPv4Address(ip), port, host)
+    location = Location(vpc, _ADDRESS_OF[kind.version](ip), port, host)
     return list(RULES[kind.bridge].of_address(host if kind.here else _AWAY, location, ofports))

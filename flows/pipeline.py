@@ -1,7 +1,8 @@
 r"""Where does the packet go: every table of both bridges, in order, and every reason to drop.
 
-    guest port -> br-guest: CLASSIFY -> IP_GUARD -------------------------------> br-nic: CLASSIFY -> PUSH -> tunnel
+    guest port -> br-guest: CLASSIFY -> IP_GUARD, IPV6_GUARD -------------------> br-nic: CLASSIFY -> PUSH -> tunnel
                                     \-> ARP_GUARD -> ARP_REPLY -> ARP_ANSWER -> back to the guest
+                              IPV6_GUARD \-> ND_GUARD -> ND_REPLY -> ND_ANSWER -> back to the guest
     guest port <- br-guest: CLASSIFY <- br-nic: DELIVER <- SOURCE_GUARD <- CLASSIFY <- tunnel
 
 A packet that no rule lets on meets its table's miss: its reason is written into a register, and the DROP table, with
@@ -21,11 +22,19 @@ from flows.fields import (
     ARP_TPA,
     ETH_SRC,
     ETH_TYPE,
+    ICMPV6_CODE,
+    ICMPV6_TYPE,
     IN_PORT,
     IP_DST,
     IP_PROTO,
     IP_SRC,
+    IPV6_DST,
+    IPV6_SRC,
+    ND_OPTION,
+    ND_SLL,
+    ND_TARGET,
     REASON,
+    ROUTER,
     TUN_ID,
     TUN_SRC,
     UDP_DST,
@@ -41,9 +50,9 @@ class Reason(enum.Enum):
     UNKNOWN_PORT = 1, "came from a port that no mapping names"
     VLAN_TAGGED = 2, "a VLAN tag where none is allowed"
     SPOOFED_MAC = 3, "a guest sent from a MAC that is not its port's"
-    SPOOFED_IP = 4, "a guest sent from an IPv4 address that is not mapped to its port"
+    SPOOFED_IP = 4, "a guest sent from an IP address that is not mapped to its port"
     SPOOFED_ARP = 5, "a guest's ARP named a sender that is not its port"
-    UNKNOWN_ETHERTYPE = 6, "a guest sent something that is neither ARP nor IPv4"
+    UNKNOWN_ETHERTYPE = 6, "a guest sent something that is neither ARP nor IP"
     ARP_OWN_ADDRESS = 7, "a guest asked for its own address, to announce it or to look for a double: harmless"
     ARP_UNMAPPED = 8, "a guest asked for an address that its VPC does not map"
     ARP_NOT_REQUEST = 9, "a guest sent ARP that asks nothing"
@@ -58,6 +67,14 @@ class Reason(enum.Enum):
     NEIGHBOUR_PROBE = 15, "another host's probe, sent to learn the way here before a guest needs it: harmless"
     LOCAL_NOT_TUNNEL = 16, "the host itself sent something to the substrate that is no tunnel packet"
     TO_ITSELF = 17, "a guest sent to an address of its own port"
+    LINK_LOCAL = 18, "a guest used a link-local address for more than to ask for a neighbour: harmless"
+    MLD = 19, "a guest said which IPv6 multicast it listens to, and none is carried: harmless"
+    ROUTER_SOLICITED = 20, "a guest asked for a router advertisement, and none is sent: harmless"
+    ROUTER_POSED = 21, "a guest posed as a router: it sent a router advertisement or a redirect"
+    SPOOFED_ND = 22, "a guest's neighbour solicitation named a sender that is not its port"
+    ND_OWN_ADDRESS = 23, "a guest solicited its own address, to look for a double: harmless"
+    ND_UNMAPPED = 24, "a guest solicited an address that its VPC does not map"
+    ND_ADVERTISED = 25, "a guest advertised a neighbour, itself or another: the mapping says who is who"
 
     @property
     def number(self) -> int:
@@ -94,6 +111,15 @@ class Table:
     miss: Reason | None
     named_misses: frozenset[Reason]
 
+    @property
+    def prefixes(self) -> tuple[Field, ...]:
+        """The addresses of whose misses Open vSwitch is to look at no more bits than tell; none: as it does anyway.
+
+        It does so for IPv4 unless told otherwise, and for three fields at most.
+        """
+        matched = [field for field in (IP_SRC, IPV6_SRC, IP_DST, IPV6_DST) if field in self.match]
+        return tuple(matched[:3]) if self.match & {IPV6_SRC, IPV6_DST} else ()
+
 
 def _bridge(bridge: str, *rows: tuple[str, str, set[Field], set[str], bool, Reason | None, set[Reason]]) -> list[Table]:
     return [
@@ -103,6 +129,8 @@ def _bridge(bridge: str, *rows: tuple[str, str, set[Field], set[str], bool, Reas
 
 
 R = Reason
+ND: Final = (ETH_TYPE, IP_PROTO, ICMPV6_TYPE, ICMPV6_CODE)
+"""What a match on a field of neighbour discovery requires."""
 BR_GUEST: Final = "br-guest"
 BR_NIC: Final = "br-nic"
 BR_CTL: Final = "br-ctl"
@@ -110,8 +138,8 @@ BR_CTL: Final = "br-ctl"
 # fmt: off
 GUEST_TABLES: Final = _bridge(BR_GUEST,
     # name, job, matches on, goes on to, may output, miss, reasons its own rules tell apart
-    ("CLASSIFY", "From a guest: its port's MAC, untagged, ARP or IPv4. From br-nic: out to the guest.",
-     {IN_PORT, VLAN, ETH_SRC, ETH_TYPE}, {"ARP_GUARD", "IP_GUARD"}, True,
+    ("CLASSIFY", "From a guest: its port's MAC, untagged, ARP or IP. From br-nic: out to the guest.",
+     {IN_PORT, VLAN, ETH_SRC, ETH_TYPE}, {"ARP_GUARD", "IP_GUARD", "IPV6_GUARD"}, True,
      R.UNKNOWN_PORT, {R.SPOOFED_MAC, R.VLAN_TAGGED, R.UNKNOWN_ETHERTYPE}),
     ("ARP_GUARD", "The ARP sender must be the port: its MAC, and an address mapped to it or none yet.",
      {IN_PORT, ETH_TYPE, ARP_SHA, ARP_SPA, ARP_TPA}, {"ARP_REPLY"}, False,
@@ -125,6 +153,18 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
     ("ARP_ANSWER", "Turn the request into its reply, back to the port that asked.",
      {ETH_TYPE}, set(), True,
      R.ARP_NOT_REQUEST, set()),
+    ("IPV6_GUARD", "The IPv6 source must be mapped to the port; then out by its patch. What stays on a link ends here.",
+     {IN_PORT, ETH_TYPE, IP_PROTO, ICMPV6_TYPE, IPV6_SRC, IPV6_DST}, {"ND_GUARD"}, True,
+     R.SPOOFED_IP, {R.TO_ITSELF, R.LINK_LOCAL, R.MLD, R.ROUTER_SOLICITED, R.ROUTER_POSED, R.ND_ADVERTISED}),
+    ("ND_GUARD", "Who solicits must be the port: its MAC, and an address mapped to it, a link-local one, or none yet.",
+     {IN_PORT, *ND, IPV6_SRC, ND_OPTION, ND_SLL}, {"ND_REPLY"}, False,
+     R.SPOOFED_ND, set()),
+    ("ND_REPLY", "Whose MAC is solicited: that of each mapped address of the VPC, and of its router.",
+     {IN_PORT, VNI, *ND, ND_TARGET}, {"ND_ANSWER"}, False,
+     R.ND_UNMAPPED, {R.ND_OWN_ADDRESS, R.LINK_LOCAL}),
+    ("ND_ANSWER", "Turn the solicitation into its advertisement, back to the port that asked.",
+     {*ND, ND_OPTION, ROUTER}, set(), True,
+     R.ND_UNMAPPED, set()),
     ("DROP", "Count by reason, and drop.",
      {REASON}, set(), False, None, set()),
 )
@@ -135,13 +175,13 @@ NIC_TABLES: Final = _bridge(BR_NIC,
      {"PUSH", "SOURCE_GUARD"}, True,
      R.UNKNOWN_PORT, {R.VLAN_TAGGED, R.NOT_TUNNEL, R.UNKNOWN_VTEP, R.NEIGHBOUR_PROBE, R.LOCAL_NOT_TUNNEL}),
     ("PUSH", "Map the inner destination; push the outer header towards its host, or hand over to a port of this one.",
-     {TUN_ID, ETH_TYPE, IP_DST}, set(), True,
+     {TUN_ID, ETH_TYPE, IP_DST, IPV6_DST}, set(), True,
      R.NO_MAPPING, set()),
     ("SOURCE_GUARD", "The outer source must be the host that the mapping names for the inner source.",
-     {TUN_ID, TUN_SRC, ETH_TYPE, IP_SRC}, {"DELIVER"}, False,
+     {TUN_ID, TUN_SRC, ETH_TYPE, IP_SRC, IPV6_SRC}, {"DELIVER"}, False,
      R.SOURCE_NOT_MAPPED, set()),
     ("DELIVER", "Map the inner destination to a port of this host, and address the frame to it.",
-     {TUN_ID, ETH_TYPE, IP_DST}, set(), True,
+     {TUN_ID, ETH_TYPE, IP_DST, IPV6_DST}, set(), True,
      R.NOT_HERE, set()),
     ("DROP", "Count by reason, and drop.",
      {REASON}, set(), False, None, set()),

@@ -4,6 +4,8 @@ from typing import Final
 
 WRONG_BIT: Final = 200
 """Highest of 48 levels: a bit of a MAC that is wrong. Falls to WRONG_BIT - 47."""
+LINK: Final = 120
+"""What never leaves a link, whoever it is from or for."""
 OWN: Final = 110
 """An exception to PASS."""
 PASS: Final = 100

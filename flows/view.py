@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
-from mapping.model import Host, Port, RowId, Snapshot, Vpc
+from mapping.model import Host, IPAddress, Port, RowId, Snapshot, Vpc
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class Location:
     """One mapping, followed to its end: this address of this VPC is this port, on this host."""
 
     vpc: Vpc
-    ip: IPv4Address
+    ip: IPAddress
     port: Port
     host: Host
 
@@ -44,7 +44,7 @@ def view(snapshot: Snapshot, host: Host) -> HostView:
     for mapping in snapshot.mappings.values():
         port = snapshot.ports[mapping.port]
         if mapping.vpc in vpcs and port.host is not None:
-            location = Location(vpcs[mapping.vpc], IPv4Address(mapping.ip), port, snapshot.hosts[port.host])
+            location = Location(vpcs[mapping.vpc], ip_address(mapping.ip), port, snapshot.hosts[port.host])
             (local if port.host == host.uuid else remote).append(location)
     peers = sorted({location.host for location in remote}, key=lambda peer: peer.name)
     return HostView(host, ports, vpcs, tuple(local), tuple(remote), tuple(peers))

@@ -10,12 +10,15 @@ import enum
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
 RowId = str
 """A row's uuid as the database writes it. Interned text: the uuid module's objects are hashed and compared in Python,
 which was a third of the cost of a hundred thousand mappings."""
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
 
 VNI_MAX = (1 << 24) - 1
 """Largest VNI: 24 bits on the wire in VXLAN (RFC 7348) and Geneve (RFC 8926)."""
@@ -58,17 +61,20 @@ class Vpc:
     uuid: RowId
     name: str
     vni: int
-    subnets: tuple[IPv4Network, ...]
+    subnets: tuple[IPNetwork, ...]
     router_mac: str
     mtu: int
     guest_ranges: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
-    """First and last address, as numbers, that guests may have in each subnet: not its own, the router's, broadcast."""
+    """First and last address, as numbers, that guests may have in each subnet: not its own, the router's, broadcast.
+
+    IPv6 has no broadcast. Its subnets are not in ::/8, so no number is an address of both families.
+    """
 
     def __post_init__(self) -> None:
-        bounds = tuple((int(net.network_address) + 2, int(net.broadcast_address) - 1) for net in self.subnets)
+        bounds = tuple((int(net[2]), int(net[-1]) - (net.version == 4)) for net in self.subnets)
         object.__setattr__(self, "guest_ranges", bounds)
 
-    def routers(self) -> Iterator[IPv4Address]:
+    def routers(self) -> Iterator[IPAddress]:
         """The router's address on each subnet: the first host address."""
         for subnet in self.subnets:
             yield subnet.network_address + 1

@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Mapping as MappingABC
-from ipaddress import IPv4Address
 from typing import Any
 
 from mapping import values
@@ -74,8 +73,9 @@ def _host(uuid: RowId, row: Row) -> Host:
 
 
 def _vpc(uuid: RowId, row: Row) -> Vpc:
-    subnets = tuple(sorted(values.parse_subnet(text) for text in atoms(row["subnets"])))
+    subnets = values.in_order(values.parse_subnet(text) for text in atoms(row["subnets"]))
     values.check_subnets(subnets)
+    values.check_mtu(row["mtu"], subnets)
     return Vpc(
         uuid, values.parse_name(row["name"]), row["vni"], subnets, values.parse_mac(row["router_mac"]), row["mtu"]
     )
@@ -186,7 +186,7 @@ def check_mapping(mapping: Mapping, vpcs: MappingABC[RowId, Vpc], ports: Mapping
     for first, last in vpc.guest_ranges:
         if first <= number <= last:
             return True
-    values.check_guest_ip(IPv4Address(mapping.ip), vpc.subnets)
+    values.check_guest_ip(values.parse_ip(mapping.ip), vpc.subnets)
     raise AssertionError(f"{mapping.ip} is in no range, and yet allowed")
 
 

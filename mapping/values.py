@@ -10,9 +10,11 @@ from __future__ import annotations
 import itertools
 import re
 import socket
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import Final
 
-from mapping.model import DEVICE_MAX, VNI_MAX, Encap
+from mapping.model import DEVICE_MAX, VNI_MAX, Encap, IPAddress, IPNetwork
 
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 _DEVICE = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{DEVICE_MAX - 1}}}")
@@ -45,74 +47,110 @@ def parse_mac(text: str) -> str:
 
 
 def packed_ip(text: str) -> bytes:
-    """An IPv4 address in its one canonical spelling, in network order."""
+    """An address in its one canonical spelling, of IPv6 that of RFC 5952, in network order."""
+    if ":" in text:
+        return _packed_ipv6(text)
     try:
         return socket.inet_pton(socket.AF_INET, text)  # strict about leading zeros, and fast: there are many of these
     except (OSError, ValueError):
-        if ":" in text:
-            raise ValueError(f"address {_shown(text)}: only IPv4 is served, like 10.0.0.1") from None
         raise ValueError(
-            f"address {_shown(text)}: write four numbers up to 255, no leading zeros, like 10.0.0.1"
+            f"address {_shown(text)}: write four numbers up to 255, no leading zeros, like 10.0.0.1, or IPv6"
         ) from None
 
 
-def parse_ip(text: str) -> IPv4Address:
-    """An IPv4 address in its one canonical spelling."""
-    return IPv4Address(packed_ip(text))
+def _packed_ipv6(text: str) -> bytes:
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, text)
+    except (OSError, ValueError):
+        raise ValueError(f"address {_shown(text)}: write an IPv6 address, like fd00::12, without a zone") from None
+    if not packed[0]:
+        raise ValueError(f"address {_shown(text)} is in ::/8, which is reserved (RFC 4291): choose another")
+    if (canonical := socket.inet_ntop(socket.AF_INET6, packed)) != text:
+        raise ValueError(f"address {_shown(text)}: write it as {canonical}")
+    return packed
+
+
+def parse_ip(text: str) -> IPAddress:
+    """An address in its one canonical spelling."""
+    packed = packed_ip(text)
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
 
 
 def parse_vtep_ip(text: str) -> IPv4Address:
     """A host's address on the substrate: unicast, and not loopback."""
     ip = parse_ip(text)
+    if ip.version == 6:
+        raise ValueError(f"VTEP address {_shown(text)}: only IPv4 is served, like 192.0.2.1")
     if ip.is_multicast or ip.is_loopback or ip.is_unspecified or ip.is_reserved:
         raise ValueError(f"VTEP address {_shown(text)} is no host's: give the host's own address on the substrate")
     return ip
 
 
-def parse_subnet(text: str) -> IPv4Network:
-    """A subnet of a VPC, /1 to /30, of addresses that a guest may have."""
+def parse_subnet(text: str) -> IPNetwork:
+    """A subnet of a VPC, /1 to /30 or, of IPv6, to /126, of addresses that a guest may have."""
     try:
-        net = IPv4Network(text, strict=False)
+        net = ip_network(text, strict=False)
     except ValueError:
         net = None
-    if net is None or "/" not in text:
-        raise ValueError(f"subnet {_shown(text)}: write a network and its prefix length, like 10.0.0.0/24")
+    if net is None or "/" not in text or "%" in text:
+        raise ValueError(
+            f"subnet {_shown(text)}: write a network and its prefix length, like 10.0.0.0/24 or fd00:0:0:1::/64"
+        )
     if str(net) != text:
         raise ValueError(f"subnet {_shown(text)}: write it as {net}")
-    if not 1 <= net.prefixlen <= 30:
-        raise ValueError(f"subnet {_shown(text)}: choose a prefix of /1 to /30: router, guest, broadcast must fit")
+    longest = net.max_prefixlen - 2
+    if not 1 <= net.prefixlen <= longest:
+        raise ValueError(f"subnet {_shown(text)}: choose a prefix of /1 to /{longest}: router and guests must fit")
     for name, taken in _NOT_FOR_GUESTS.items():
         if net.overlaps(taken):
             raise ValueError(f"subnet {_shown(text)} overlaps {taken} ({name}): choose another")
     return net
 
 
-_NOT_FOR_GUESTS = {
+_NOT_FOR_GUESTS: Final[dict[str, IPNetwork]] = {
     "this network, RFC 791": IPv4Network("0.0.0.0/8"),
     "loopback, RFC 1122": IPv4Network("127.0.0.0/8"),
     "multicast, RFC 5771": IPv4Network("224.0.0.0/4"),
     "reserved, RFC 1112": IPv4Network("240.0.0.0/4"),
+    # Unspecified, loopback, and what stands for IPv4 addresses are in it, RFC 4291.
+    "reserved, RFC 4291": IPv6Network("::/8"),
+    "link-local, RFC 4291": IPv6Network("fe80::/10"),
+    "multicast, RFC 4291": IPv6Network("ff00::/8"),
 }
 
 
-def check_subnets(subnets: tuple[IPv4Network, ...]) -> None:
+def in_order(subnets: Iterable[IPNetwork]) -> tuple[IPNetwork, ...]:
+    """Subnets sorted, IPv4 first."""
+    return tuple(sorted(subnets, key=lambda net: (net.version, net.network_address.packed, net.prefixlen)))
+
+
+def check_subnets(subnets: tuple[IPNetwork, ...]) -> None:
     """Raise ValueError unless there is a subnet, and no two overlap."""
     if not subnets:
         raise ValueError("no subnets: name at least one, like 10.0.0.0/24")
-    ordered = sorted(subnets)
-    for low, high in itertools.pairwise(ordered):
+    for low, high in itertools.pairwise(in_order(subnets)):
         if low.overlaps(high):
             raise ValueError(f"subnets {low} and {high} overlap: remove one")
 
 
-def check_guest_ip(ip: IPv4Address, subnets: tuple[IPv4Network, ...]) -> None:
+def check_mtu(mtu: int, subnets: tuple[IPNetwork, ...]) -> None:
+    """Raise ValueError unless guests with addresses of these subnets may have this MTU: IPv6 needs 1280, RFC 8200."""
+    if mtu < _IPV6_MTU and any(subnet.version == 6 for subnet in subnets):
+        raise ValueError(f"MTU {mtu} is too small for IPv6: choose at least {_IPV6_MTU}, or have no IPv6 subnet")
+
+
+_IPV6_MTU: Final = 1280
+
+
+def check_guest_ip(ip: IPAddress, subnets: tuple[IPNetwork, ...]) -> None:
     """Raise ValueError unless a guest of a VPC with these subnets may have this address."""
     for subnet in subnets:
         if ip in subnet:
-            if ip == subnet.network_address + 1:
+            if ip == subnet[1]:
                 raise ValueError(f"address {ip} is the router of {subnet}: choose another")
-            if ip in (subnet.network_address, subnet.broadcast_address):
-                raise ValueError(f"address {ip} is the network or broadcast address of {subnet}: choose another")
+            if ip == subnet[0] or (ip.version == 4 and ip == subnet[-1]):
+                word = "network or broadcast address" if ip.version == 4 else "routers' anycast address"
+                raise ValueError(f"address {ip} is the {word} of {subnet}: choose another")
             return
     raise ValueError(f"address {ip} is outside its VPC's subnets ({', '.join(map(str, subnets))}): choose one inside")
 

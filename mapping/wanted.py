@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from mapping import rows, values
@@ -128,10 +129,7 @@ def complete(table: str, key: Key, row: Row) -> Iterator[Fault]:
         row.setdefault("router_mac", ROUTER_MAC)
         row.setdefault("mtu", DEFAULT_MTU)
         if "subnets" in row:
-            try:
-                values.check_subnets(tuple(map(values.parse_subnet, texts(row["subnets"]))))
-            except ValueError as error:
-                yield Fault(table, key, "subnets", str(error))
+            yield from _check_subnets(key, row)
     elif table == "Host":
         row.setdefault("encap", Encap.VXLAN.value)
         if "vtep_ip" in row:
@@ -140,6 +138,16 @@ def complete(table: str, key: Key, row: Row) -> Iterator[Fault]:
             row.setdefault("nic_datapath", f"{nic:016x}")
     elif table == "Port":
         yield from _complete_port(key, row)
+
+
+def _check_subnets(key: Key, row: Row) -> Iterator[Fault]:
+    subnets = tuple(map(values.parse_subnet, texts(row["subnets"])))
+    mtu = int(str(row["mtu"]))
+    for column, check_it in (("subnets", values.check_subnets), ("mtu", partial(values.check_mtu, mtu))):
+        try:
+            check_it(subnets)
+        except ValueError as error:
+            yield Fault("Vpc", key, column, str(error))
 
 
 def _complete_port(key: Key, row: Row) -> Iterator[Fault]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, ip_network
 from uuid import NAMESPACE_OID, uuid5
 
 from mapping.model import (
@@ -29,7 +29,7 @@ def host(name: str, vtep: str, encap: Encap = Encap.VXLAN) -> Host:
 
 
 def vpc(name: str, vni: int, *subnets: str) -> Vpc:
-    networks = tuple(IPv4Network(subnet) for subnet in subnets or ("10.0.0.0/24",))
+    networks = tuple(map(ip_network, subnets or ("10.0.0.0/24", "fd00::/64")))
     return Vpc(uuid("vpc", name), name, vni, networks, ROUTER_MAC, DEFAULT_MTU)
 
 
@@ -61,8 +61,9 @@ WEB = port("web", BLUE, "02:00:00:00:00:01", HOST_A)
 DB = port("db", BLUE, "02:00:00:00:00:02", HOST_B)
 SPY = port("spy", RED, "02:00:00:00:00:03", HOST_B)
 MAPPINGS = [mapping("10.0.0.11", WEB), mapping("10.0.0.12", DB), mapping("10.0.0.12", SPY)]
+MAPPINGS += [mapping("fd00::11", WEB), mapping("fd00::12", DB), mapping("fd00::12", SPY)]
 TWO_HOSTS = snapshot(HOST_A, HOST_B, BLUE, RED, WEB, DB, SPY, MAPPINGS)
-"""web on host-a (VXLAN) and db on host-b (Geneve) in VPC blue; spy on host-b in VPC red, with db's address."""
+"""web on host-a (VXLAN) and db on host-b (Geneve) in VPC blue; spy on host-b in VPC red, with db's addresses."""
 
 GUEST_OFPORTS = {"web": 10, "g-web": 11, "db": 10, "g-db": 11, "spy": 12, "g-spy": 13}
 NIC_OFPORTS = {"n-web": 20, "n-db": 20, "n-spy": 21}

@@ -160,7 +160,8 @@ def _openflow_bridge(bridge: str, datapath: int, host: HostBridges, existing: Ex
     known_tables = existing.flow_tables.get(bridge, {})
     for table in TABLES[bridge].values():
         command, row = _row("Flow_Table", f"{bridge}-t{table.number}", known_tables.get(table.number))
-        commands.append([*command, f"name={table.name}"])
+        prefixes = ",".join(map(str, table.prefixes))
+        commands.append([*command, f"name={table.name}", *([f"prefixes={prefixes}"] if prefixes else [])])
         tables.append(f"{table.number}={row}")
     both = (f"controller=[{','.join(controllers)}]", f"flow_tables={{{','.join(tables)}}}")
     return [*commands, ["set", "Bridge", bridge, *both]]

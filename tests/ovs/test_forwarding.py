@@ -162,7 +162,7 @@ FROM_GUEST = {
     "gratuitous ARP": (GARP, "arp_own_address"),
     "VLAN": (Ether(src=WEB.mac) / Dot1Q(vlan=7) / IP(src="10.0.0.11", dst="10.0.0.12") / UDP(), "vlan_tagged"),
     "priority tag": (Ether(src=WEB.mac) / Dot1Q(vlan=0) / IP(src="10.0.0.11", dst="10.0.0.12") / UDP(), "vlan_tagged"),
-    "IPv6": (Ether(src=WEB.mac, dst=DB.mac, type=0x86DD) / Raw(bytes(40)), "unknown_ethertype"),
+    "PPPoE": (Ether(src=WEB.mac, dst=DB.mac, type=0x8863) / Raw(bytes(46)), "unknown_ethertype"),
     "LLDP": (Ether(src=WEB.mac, dst="01:80:c2:00:00:0e", type=0x88CC) / Raw(bytes(46)), "unknown_ethertype"),
 }
 

@@ -25,18 +25,22 @@ connection_mode=out-of-band max_backoff=1000 inactivity_probe=5000
 --id=@br-guest-t2 create Flow_Table name=IP_GUARD
 --id=@br-guest-t3 create Flow_Table name=ARP_REPLY
 --id=@br-guest-t4 create Flow_Table name=ARP_ANSWER
---id=@br-guest-t5 create Flow_Table name=DROP
+--id=@br-guest-t5 create Flow_Table name=IPV6_GUARD prefixes=ipv6_src,ipv6_dst
+--id=@br-guest-t6 create Flow_Table name=ND_GUARD prefixes=ipv6_src
+--id=@br-guest-t7 create Flow_Table name=ND_REPLY
+--id=@br-guest-t8 create Flow_Table name=ND_ANSWER
+--id=@br-guest-t9 create Flow_Table name=DROP
 set Bridge br-guest controller=[@br-guest-c0] flow_tables={0=@br-guest-t0,1=@br-guest-t1,2=@br-guest-t2,\
-3=@br-guest-t3,4=@br-guest-t4,5=@br-guest-t5}
+3=@br-guest-t3,4=@br-guest-t4,5=@br-guest-t5,6=@br-guest-t6,7=@br-guest-t7,8=@br-guest-t8,9=@br-guest-t9}
 --may-exist add-br br-nic
 set Bridge br-nic datapath_type=netdev fail_mode=secure protocols=OpenFlow15 \
 other-config:datapath-id=0000006ec0000201 other-config:disable-in-band=true
 --id=@br-nic-c0 create Controller target="tcp:198.51.100.1:6653" \
 connection_mode=out-of-band max_backoff=1000 inactivity_probe=5000
 --id=@br-nic-t0 create Flow_Table name=CLASSIFY
---id=@br-nic-t1 create Flow_Table name=PUSH
---id=@br-nic-t2 create Flow_Table name=SOURCE_GUARD
---id=@br-nic-t3 create Flow_Table name=DELIVER
+--id=@br-nic-t1 create Flow_Table name=PUSH prefixes=nw_dst,ipv6_dst
+--id=@br-nic-t2 create Flow_Table name=SOURCE_GUARD prefixes=nw_src,ipv6_src
+--id=@br-nic-t3 create Flow_Table name=DELIVER prefixes=nw_dst,ipv6_dst
 --id=@br-nic-t4 create Flow_Table name=DROP
 set Bridge br-nic controller=[@br-nic-c0] flow_tables={0=@br-nic-t0,1=@br-nic-t1,2=@br-nic-t2,3=@br-nic-t3,4=@br-nic-t4}
 --may-exist add-port br-nic eth1

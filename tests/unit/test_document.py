@@ -107,7 +107,13 @@ ONE_WRONG: list[tuple[str, str, str]] = [
     ("[10.0.0.11]", "[10.0.1.11]", "13: address 10.0.1.11 is outside its VPC's subnets (10.0.0.0/24): choose one"),
     ("[10.0.0.11]", "[10.0.0.1]", "13: address 10.0.0.1 is the router of 10.0.0.0/24: choose another"),
     ("[10.0.0.11]", "[10.0.0.255]", "13: address 10.0.0.255 is the network or broadcast address of 10.0.0.0/24"),
-    ("[10.0.0.11]", "[fd00::1]", "13: address 'fd00::1': only IPv4 is served"),
+    ("[10.0.0.11]", "[fd00::2]", "13: address fd00::2 is outside its VPC's subnets (10.0.0.0/24): choose one inside"),
+    ("[10.0.0.11]", "[FD00::2]", "13: address 'FD00::2': write it as fd00::2"),
+    (
+        "[10.0.0.0/24]",
+        "[10.0.0.0/24, 'fd00::/64']\n    mtu: 1279",
+        "5: MTU 1279 is too small for IPv6: choose",
+    ),
     (
         "[10.0.0.11]",
         "[10.0.0.11, 10.0.0.11]",

@@ -50,6 +50,14 @@ def test_push_sets_the_mac_the_vtep_and_the_encapsulation_that_the_mapping_names
             "priority=100,tun_id=0x1389,eth_type=0x800,nw_dst=10.0.0.12"
             " actions=set_field:02:00:00:00:00:02->eth_dst,set_field:192.0.2.2->tun_dst,output:3"
         ),
+        (
+            "priority=100,tun_id=0x1389,eth_type=0x86dd,ipv6_dst=fd00::11"
+            " actions=set_field:02:00:00:00:00:01->eth_dst,output:20"
+        ),
+        (
+            "priority=100,tun_id=0x1389,eth_type=0x86dd,ipv6_dst=fd00::12"
+            " actions=set_field:02:00:00:00:00:02->eth_dst,set_field:192.0.2.2->tun_dst,output:3"
+        ),
     ]
 
 
@@ -57,6 +65,7 @@ def test_pop_maps_source_and_destination_through_the_mapping_too() -> None:
     assert lines(BR_NIC, TWO_HOSTS, HOST_B, "SOURCE_GUARD") == [
         "priority=0 actions=set_field:0xd->reg1,goto_table:DROP",
         "priority=100,tun_id=0x1389,tun_src=192.0.2.1,eth_type=0x800,nw_src=10.0.0.11 actions=goto_table:DELIVER",
+        "priority=100,tun_id=0x1389,tun_src=192.0.2.1,eth_type=0x86dd,ipv6_src=fd00::11 actions=goto_table:DELIVER",
     ]
     assert lines(BR_NIC, TWO_HOSTS, HOST_B, "DELIVER") == [
         "priority=0 actions=set_field:0xe->reg1,goto_table:DROP",
@@ -65,7 +74,15 @@ def test_pop_maps_source_and_destination_through_the_mapping_too() -> None:
             " actions=set_field:02:00:00:00:00:02->eth_dst,output:20"
         ),
         (
+            "priority=100,tun_id=0x1389,eth_type=0x86dd,ipv6_dst=fd00::12"
+            " actions=set_field:02:00:00:00:00:02->eth_dst,output:20"
+        ),
+        (
             "priority=100,tun_id=0x138a,eth_type=0x800,nw_dst=10.0.0.12"
+            " actions=set_field:02:00:00:00:00:03->eth_dst,output:21"
+        ),
+        (
+            "priority=100,tun_id=0x138a,eth_type=0x86dd,ipv6_dst=fd00::12"
             " actions=set_field:02:00:00:00:00:03->eth_dst,output:21"
         ),
     ]
@@ -99,6 +116,10 @@ def test_guest_bridge_lets_past_what_is_the_ports_own_and_answers_for_the_vpc() 
             "priority=100,in_port=10,vlan_vid=0x0,eth_src=02:00:00:00:00:01,eth_type=0x806"
             " actions=set_field:0x1389->reg0,goto_table:ARP_GUARD"
         ),
+        (
+            "priority=100,in_port=10,vlan_vid=0x0,eth_src=02:00:00:00:00:01,eth_type=0x86dd"
+            " actions=set_field:0x1389->reg0,goto_table:IPV6_GUARD"
+        ),
         "priority=100,in_port=11 actions=output:10",
         "priority=20,in_port=10 actions=set_field:0x6->reg1,goto_table:DROP",
         "priority=30,vlan_vid=0x1000/0x1000 actions=set_field:0x2->reg1,goto_table:DROP",
@@ -112,10 +133,33 @@ def test_guest_bridge_lets_past_what_is_the_ports_own_and_answers_for_the_vpc() 
     ]
 
 
+def test_neighbours_are_solicited_from_the_ports_own_mac_and_addresses_and_answered_for_the_vpc() -> None:
+    solicitation = "eth_type=0x86dd,nw_proto=58,icmpv6_type=135,icmpv6_code=0"
+    own = "nd_options_type=1,nd_sll=02:00:00:00:00:01"
+    assert lines(BR_GUEST, TWO_HOSTS, HOST_A, "ND_GUARD") == [
+        "priority=0 actions=set_field:0x16->reg1,goto_table:DROP",
+        f"priority=100,in_port=10,{solicitation},ipv6_src=::,nd_options_type=0 actions=goto_table:ND_REPLY",
+        f"priority=100,in_port=10,{solicitation},ipv6_src=fd00::11,{own} actions=goto_table:ND_REPLY",
+        f"priority=100,in_port=10,{solicitation},ipv6_src=fe80::/ffc0::,{own} actions=goto_table:ND_REPLY",
+    ]
+    assert (
+        f"priority=110,in_port=10,{solicitation},nd_target=fd00::11 actions=set_field:0x17->reg1,goto_table:DROP"
+    ) in lines(BR_GUEST, TWO_HOSTS, HOST_A, "ND_REPLY")
+    swap = "move:eth_src->eth_dst,set_field:{}->eth_src,{}set_field:136->icmpv6_type,goto_table:ND_ANSWER"
+    assert lines(BR_GUEST, TWO_HOSTS, HOST_A, "ND_REPLY")[1:4] == [
+        f"priority=100,reg0=0x1389,{solicitation},nd_target={ip} actions={swap.format(mac, router)}"
+        for ip, mac, router in (
+            ("fd00::1", "0a:00:5e:00:00:01", "set_field:0x1->reg3,"),
+            ("fd00::11", "02:00:00:00:00:01", ""),
+            ("fd00::12", "02:00:00:00:00:02", ""),
+        )
+    ]
+
+
 def test_every_wrong_bit_of_a_mac_is_a_rule_and_the_right_mac_meets_none() -> None:
     flows = desired(BR_GUEST, view(TWO_HOSTS, HOST_A), GUEST_OFPORTS).values()
     own = 0x020000000001
-    for table in ("CLASSIFY", "ARP_GUARD"):
+    for table in ("CLASSIFY", "ARP_GUARD", "ND_GUARD"):
         bits = [flow.match[-1] for flow in flows if flow.table.name == table and flow.priority > 150]
         assert sum(match.mask for match in bits) == (1 << 48) - 1
         assert all(match.value == ~own & match.mask for match in bits)

@@ -23,9 +23,10 @@ from mapping.model import BadRow, Encap, Host, Mapping, Port, Vpc
 from tests.build import BLUE, HOST_A, HOST_B, HOST_C, RED, mapping, port, vpc
 
 HOSTS = [HOST_A, HOST_B, HOST_C]
-VPCS = [BLUE, RED, vpc("green", 5003, "10.0.0.0/16")]
+VPCS = [BLUE, RED, vpc("green", 5003, "10.0.0.0/16", "fd00::/48")]
 PORTS = [port(f"p{n}", VPCS[n % 3], f"02:00:00:00:00:{n:02x}", HOSTS[n % 3]) for n in range(1, 10)]
 MAPPINGS = [mapping(f"10.0.0.{10 + n}", PORTS[n % 9]) for n in range(20)]
+MAPPINGS += [mapping(f"fd00::{16 + n:x}", PORTS[n % 9]) for n in range(12)]
 TABLES: dict[type, str] = {Host: "Host", Vpc: "Vpc", Port: "Port", Mapping: "Mapping"}
 
 
@@ -158,7 +159,9 @@ def test_rows_that_change_while_others_wait_their_turn_end_in_what_the_pure_func
         make(switch, flows.update(touched, ofports, 1))
         while flows.busy:
             make(switch, flows.update(Touched(), ofports, 1))
-        assert switch == desired(BR_NIC, view(linked.snapshot(1), HOST_A), ofports)
+        # Another host may have come to claim its datapath.
+        known = HOST_A.uuid in linked.hosts
+        assert switch == (desired(BR_NIC, view(linked.snapshot(1), HOST_A), ofports) if known else {})
     assert waited > 200
 
 

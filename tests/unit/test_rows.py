@@ -55,8 +55,22 @@ BAD: list[tuple[str, int, str, Any, str, set[str]]] = [
     ("Port", 3, "device", "g-web", "the bridges' own", {"Port", "Mapping"}),
     ("Mapping", 4, "ip", "10.0.0.1", "router", {"Mapping"}),
     ("Mapping", 4, "ip", "10.0.9.9", "outside", {"Mapping"}),
-    ("Mapping", 4, "ip", "fd00::1", "only IPv4", {"Mapping"}),
+    ("Mapping", 4, "ip", "fd00::2", "outside", {"Mapping"}),
+    ("Mapping", 4, "ip", "FD00::2", "write it as fd00::2", {"Mapping"}),
+    ("Vpc", 2, "subnets", ["set", ["10.0.0.0/24", "fe80::/64"]], "link-local", {"Vpc", "Port", "Mapping"}),
 ]
+
+
+def test_a_vpc_of_both_families() -> None:
+    tables = good()
+    tables["Vpc"][uuid(2)]["subnets"] = ["set", ["fd00::/64", "10.0.0.0/24"]]
+    tables["Mapping"][uuid(5)] = {"vpc": ref(2), "ip": "fd00::11", "port": ref(3)}
+    tables["Mapping"][uuid(6)] = {"vpc": ref(2), "ip": "fd00::1", "port": ref(3)}
+    snapshot = rows.read(tables)
+    assert list(map(str, snapshot.vpcs[uuid(2)].subnets)) == ["10.0.0.0/24", "fd00::/64"]
+    assert list(map(str, snapshot.vpcs[uuid(2)].routers())) == ["10.0.0.1", "fd00::1"]
+    assert snapshot.mappings.keys() == {uuid(4), uuid(5)}
+    assert [bad.problem for bad in snapshot.bad] == ["address fd00::1 is the router of fd00::/64: choose another"]
 
 
 @pytest.mark.parametrize(("table", "row", "column", "value", "said", "lost"), BAD)

@@ -1,7 +1,7 @@
 """What each field takes, and what is said about the rest."""
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -14,9 +14,13 @@ GOOD: list[tuple[Callable[[str], object], str, object]] = [
     (values.parse_name, "host-a.rack_1", "host-a.rack_1"),
     (values.parse_mac, "02:00:00:00:00:0a", "02:00:00:00:00:0a"),
     (values.parse_ip, "10.0.0.1", IPv4Address("10.0.0.1")),
+    (values.parse_ip, "fd00::1", IPv6Address("fd00::1")),
+    (values.parse_ip, "2001:db8:0:1:1:1:1:1", IPv6Address("2001:db8:0:1:1:1:1:1")),
     (values.parse_vtep_ip, "192.0.2.1", IPv4Address("192.0.2.1")),
     (values.parse_subnet, "10.0.0.0/24", IPv4Network("10.0.0.0/24")),
     (values.parse_subnet, "10.0.0.0/30", IPv4Network("10.0.0.0/30")),
+    (values.parse_subnet, "fd00:0:0:1::/64", IPv6Network("fd00:0:0:1::/64")),
+    (values.parse_subnet, "fd00::/126", IPv6Network("fd00::/126")),
     (values.parse_device, "tap0", "tap0"),
     (values.parse_device, "a" * 13, "a" * 13),
     (values.parse_datapath, "000000670a000001", 0x670A000001),
@@ -41,7 +45,14 @@ BAD: list[tuple[Callable[[str], object], str, str]] = [
     (values.parse_ip, "10.0.0.256", "four numbers"),
     (values.parse_ip, "010.0.0.1", "leading zeros"),
     (values.parse_ip, "10.0.0.1 ", "four numbers"),
-    (values.parse_ip, "fd00::1", "only IPv4"),
+    (values.parse_ip, "FD00::1", "write it as fd00::1"),
+    (values.parse_ip, "fd00:0::1", "write it as fd00::1"),
+    (values.parse_ip, "fd00::0001", "write it as fd00::1"),
+    (values.parse_ip, "2001:db8::1:1:1:1:1", "write it as 2001:db8:0:1:1:1:1:1"),
+    (values.parse_ip, "fe80::1%eth0", "without a zone"),
+    (values.parse_ip, "fd00:::1", "write an IPv6 address"),
+    (values.parse_ip, "::ffff:10.0.0.1", "::/8, which is reserved"),
+    (values.parse_ip, "::1", "::/8, which is reserved"),
     (values.parse_vtep_ip, "127.0.0.1", "no host's"),
     (values.parse_vtep_ip, "224.0.0.1", "no host's"),
     (values.parse_vtep_ip, "255.255.255.255", "no host's"),
@@ -54,6 +65,14 @@ BAD: list[tuple[Callable[[str], object], str, str]] = [
     (values.parse_subnet, "0.0.0.0/0", "/1 to /30"),
     (values.parse_subnet, "127.0.0.0/24", "loopback"),
     (values.parse_subnet, "192.0.0.0/2", "multicast"),
+    (values.parse_subnet, "fd00::1/64", "write it as fd00::/64"),
+    (values.parse_subnet, "fd00:0::/64", "write it as fd00::/64"),
+    (values.parse_subnet, "fd00::/127", "/1 to /126"),
+    (values.parse_subnet, "fe80::/64", "link-local"),
+    (values.parse_subnet, "ff00::/16", "multicast"),
+    (values.parse_subnet, "::ffff:0:0/96", "reserved"),
+    (values.parse_subnet, "8000::/1", "link-local"),
+    (values.parse_subnet, "fd00::%1/64", "prefix length"),
     (values.parse_device, "a" * 14, "1 to 13"),
     (values.parse_device, "tap/0", "1 to 13"),
     (values.parse_device, "g-web", "the bridges' own"),
@@ -87,7 +106,7 @@ def test_bad_is_named_with_its_mend(parse: Callable[[str], object], text: str, s
     assert "\n" not in message
 
 
-@given(st.text() | st.from_regex(r"[0-9./:a-f]{1,20}"))
+@given(st.text() | st.from_regex(r"[0-9./:a-f]{1,20}") | st.ip_addresses(v=6).map(str))
 def test_any_text_is_taken_as_it_is_or_refused(text: str) -> None:
     for parse in {parse for parse, _, _ in GOOD}:
         try:
@@ -99,12 +118,21 @@ def test_any_text_is_taken_as_it_is_or_refused(text: str) -> None:
 
 
 def test_subnets() -> None:
-    nets = [IPv4Network(text) for text in ("10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/16", "10.9.0.0/16")]
-    values.check_subnets((nets[0], nets[1], nets[3]))
+    nets = [ip_network(text) for text in ("10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/16", "10.9.0.0/16", "fd00::/64")]
+    values.check_subnets((nets[4], nets[0], nets[1], nets[3]))
     with pytest.raises(ValueError, match=r"10.0.0.0/16 and 10.0.0.0/24 overlap"):
-        values.check_subnets((nets[3], nets[0], nets[2]))
+        values.check_subnets((nets[3], nets[4], nets[0], nets[2]))
+    with pytest.raises(ValueError, match=r"fd00::/48 and fd00::/64 overlap"):
+        values.check_subnets((nets[4], nets[0], ip_network("fd00::/48")))
     with pytest.raises(ValueError, match="at least one"):
         values.check_subnets(())
+
+
+def test_ipv6_needs_its_least_mtu() -> None:
+    values.check_mtu(576, (ip_network("10.0.0.0/24"),))
+    values.check_mtu(1280, (ip_network("10.0.0.0/24"), ip_network("fd00::/64")))
+    with pytest.raises(ValueError, match="at least 1280"):
+        values.check_mtu(1279, (ip_network("10.0.0.0/24"), ip_network("fd00::/64")))
 
 
 @pytest.mark.parametrize(
@@ -114,10 +142,14 @@ def test_subnets() -> None:
         ("10.0.0.0", "network or broadcast"),
         ("10.0.0.255", "network or broadcast"),
         ("10.0.1.2", "outside"),
+        ("fd00::1", "router"),
+        ("fd00::", "routers' anycast"),
+        ("fd00:0:0:1::2", "outside"),
     ],
 )
 def test_guest_addresses(ip: str, said: str) -> None:
-    subnets = (IPv4Network("10.0.0.0/24"), IPv4Network("10.9.0.0/16"))
-    values.check_guest_ip(IPv4Address("10.0.0.254"), subnets)
+    subnets = tuple(map(ip_network, ("10.0.0.0/24", "10.9.0.0/16", "fd00::/64")))
+    values.check_guest_ip(ip_address("10.0.0.254"), subnets)
+    values.check_guest_ip(ip_address("fd00::ffff:ffff:ffff:ffff"), subnets)
     with pytest.raises(ValueError, match=said):
-        values.check_guest_ip(IPv4Address(ip), subnets)
+        values.check_guest_ip(ip_address(ip), subnets)
