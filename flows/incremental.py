@@ -34,7 +34,7 @@ class BridgeFlows:
     """
 
     def __init__(self, bridge: str, host: RowId, linked: Linked) -> None:
-        self._bridge = Bridge(bridge, host)
+        self._role = bridge
         self._rules = RULES[bridge]
         self.host = host
         self._linked = linked
@@ -42,6 +42,7 @@ class BridgeFlows:
 
     def _clear(self, host: Host | None, ofports: Ofports) -> None:
         self._host = host
+        self._bridge = Bridge(self._role, host) if host else None
         self._ofports = dict(ofports)
         self._cookies: dict[RowId, tuple[int, ...]] = {}
         """Row -> cookies of the flows that come from it alone. The host's own row stands for the misses, too."""
@@ -56,7 +57,7 @@ class BridgeFlows:
         self._installed: defaultdict[RowId, dict[str, Place]] = defaultdict(dict)
         """VPC -> address -> the place that its flows were made of."""
         self._peers: Counter[RowId] = Counter()
-        """Other host -> addresses that lead there. Those without are no peers."""
+        """Other host -> addresses that are there. Those without are no peers, nor those that cannot be reached."""
         self._backlog = Backlog()
         self._config_seq = -1
         """The last change that `update` was told of."""
@@ -80,7 +81,8 @@ class BridgeFlows:
     @property
     def peers(self) -> tuple[Host, ...]:
         """The hosts that this one exchanges tunnel packets with."""
-        return tuple(self._linked.hosts[uuid] for uuid in self._peers if uuid in self._linked.hosts)
+        hosts = (self._linked.hosts[uuid] for uuid in self._peers if uuid in self._linked.hosts)
+        return tuple(host for host in hosts if self._host and self._host.reaches(host))
 
     def applied(self, config_seq: int) -> int:
         """The last change of which `update` has said everything, when this is the last that it was told of."""
@@ -138,7 +140,7 @@ class BridgeFlows:
             ports.update(self._linked.ports_of(self.host), self._ports, *self._places)
         if ofports != self._ofports:
             ports |= self._ports.keys()
-        self._host, self._ofports = host, dict(ofports)
+        self._host, self._bridge, self._ofports = host, Bridge(self._role, host), dict(ofports)
         self._forget(ports)
         own, left, joined = self._move_ports(ports)
         step.rows |= own
@@ -240,7 +242,7 @@ class BridgeFlows:
         """Where a port's addresses of one family are now; None if they are nowhere."""
         places = self._places[ipv6]
         there = places.get(uuid) if uuid else None
-        if there is None and uuid and (port := self._linked.ports.get(uuid)) and port.host:
+        if there is None and self._bridge and uuid and (port := self._linked.ports.get(uuid)) and port.host:
             host, vpc = self._linked.hosts[port.host], self._linked.vpcs[port.vpc]
             there = places[uuid] = self._bridge.place(port, vpc, host, 6 if ipv6 else 4, self._ofports)
         return there
@@ -260,10 +262,11 @@ class BridgeFlows:
         if uuid in self._ports and uuid in linked.ports:
             return rules.of_port(linked.ports[uuid], linked.vpcs[linked.ports[uuid].vpc], self._ofports)
         if uuid in self._peers and uuid in linked.hosts:
-            return rules.of_peer(host, linked.hosts[uuid])
+            peer = linked.hosts[uuid]
+            return rules.of_peer(host, peer) if host.reaches(peer) else ()
         if uuid in self._members and uuid in linked.vpcs:
             return rules.of_vpc(linked.vpcs[uuid])
-        return (*misses(self._bridge.role), *rules.of_host(host)) if uuid == self.host else ()
+        return (*misses(self._role), *rules.of_host(host)) if uuid == self.host else ()
 
     def _all(self) -> Iterator[Flow]:
         for uuid in self._cookies:

@@ -33,7 +33,6 @@ _STRANGE: Final[tuple[_Numbers, _Numbers]] = (
 _ADDRESS: Final = 5
 """Where the address is among them. In a place's numbers the constants stand there, and the address comes last."""
 _PATCH: Final = {BR_GUEST: guest_patch, BR_NIC: nic_patch}
-_AWAY: Final = Host("away", "away", IPv4Address(0), Encap.VXLAN, 1, 2)
 _ADDRESS_OF: Final[dict[int, type[IPAddress]]] = {4: IPv4Address, 6: IPv6Address}
 
 
@@ -69,17 +68,18 @@ class Place(NamedTuple):
 
 
 class Bridge(NamedTuple):
-    """A bridge, by its role, of the host with this row: whose flows are meant."""
+    """A bridge, by its role, of this host: whose flows are meant."""
 
     role: str
-    host: RowId
+    host: Host
 
     def place(self, port: Port, vpc: Vpc, host: Host, version: int, ofports: Ofports) -> Place:
         """Where the addresses of `port`, which is on `host`, are: those of this version of IP."""
-        here, device, patch = host.uuid == self.host, None, None
+        here, device, patch = host.uuid == self.host.uuid, None, None
         if here:
             device, patch = ofports.get(port.device), ofports.get(_PATCH[self.role](port.device))
-        pattern = _pattern(_Kind(self.role, version, here, host.encap, device is not None, patch is not None))
+        vteps = self.host.vtep_ip.version, host.vtep_ip.version
+        pattern = _pattern(_Kind(self.role, version, here, vteps, host.encap, device is not None, patch is not None))
         numbers = (vpc.vni, mac(port.mac), int(host.vtep_ip), device or 0, patch or 0, *pattern.constants)
         return Place(port.uuid, host.uuid, pattern, numbers)
 
@@ -90,6 +90,8 @@ class _Kind(NamedTuple):
     bridge: str
     version: int
     here: bool
+    vteps: tuple[int, int]
+    """Versions of IP that the bridge's host, and the address's, have on the substrate."""
     encap: Encap
     device: bool
     patch: bool
@@ -121,9 +123,11 @@ def _ask(kind: _Kind, numbers: _Numbers) -> list[Flow]:
     """The rules' own answer, for an address with these numbers."""
     vni, eth, vtep, device, patch, ip = numbers
     vpc = Vpc("vpc", "vpc", vni, (), "", 0)
-    host = Host("host", "host", IPv4Address(vtep), kind.encap, 1, 2)
+    own, there = kind.vteps
+    host = Host("host", "host", _ADDRESS_OF[there](vtep), kind.encap, 1, 2)
+    away = Host("away", "away", _ADDRESS_OF[own](0), kind.encap, 1, 2)
     port = Port("port", "port", "vpc", eth.to_bytes(6).hex(":"), "host", "port")
-    there = {"port": (kind.device, device), _PATCH[kind.bridge]("port"): (kind.patch, patch)}
-    ofports = {name: number for name, (is_there, number) in there.items() if is_there}
+    ports = {"port": (kind.device, device), _PATCH[kind.bridge]("port"): (kind.patch, patch)}
+    ofports = {name: number for name, (is_there, number) in ports.items() if is_there}
     location = Location(vpc, _ADDRESS_OF[kind.version](ip), port, host)
-    return list(RULES[kind.bridge].of_address(host if kind.here else _AWAY, location, ofports))
+    return list(RULES[kind.bridge].of_address(host if kind.here else away, location, ofports))

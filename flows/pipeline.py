@@ -22,6 +22,7 @@ from flows.fields import (
     ARP_TPA,
     ETH_SRC,
     ETH_TYPE,
+    HOP_LIMIT,
     ICMPV6_CODE,
     ICMPV6_TYPE,
     IN_PORT,
@@ -36,6 +37,7 @@ from flows.fields import (
     REASON,
     ROUTER,
     TUN_ID,
+    TUN_IPV6_SRC,
     TUN_SRC,
     UDP_DST,
     VLAN,
@@ -75,6 +77,10 @@ class Reason(enum.Enum):
     ND_OWN_ADDRESS = 23, "a guest solicited its own address, to look for a double: harmless"
     ND_UNMAPPED = 24, "a guest solicited an address that its VPC does not map"
     ND_ADVERTISED = 25, "a guest advertised a neighbour, itself or another: the mapping says who is who"
+    VTEP_MISMATCH = (
+        26,
+        "a guest sent to a host whose VTEP is of the other IP version: no tunnel leads there",
+    )
 
     @property
     def number(self) -> int:
@@ -170,15 +176,15 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
 )
 
 NIC_TABLES: Final = _bridge(BR_NIC,
-    ("CLASSIFY", "From a guest: into its VPC. From the tunnel: to be checked. Uplink and VTEP: tunnels and ARP only.",
-     {IN_PORT, VLAN, ETH_TYPE, IP_PROTO, IP_SRC, IP_DST, UDP_DST, ARP_SPA, ARP_TPA, TUN_ID},
+    ("CLASSIFY", "From a guest: into its VPC. From the tunnel: to be checked. Uplink and VTEP: tunnels, ARP, ND only.",
+     {IN_PORT, VLAN, *ND, IP_SRC, IP_DST, IPV6_SRC, IPV6_DST, HOP_LIMIT, UDP_DST, ARP_SPA, ARP_TPA, ND_TARGET, TUN_ID},
      {"PUSH", "SOURCE_GUARD"}, True,
      R.UNKNOWN_PORT, {R.VLAN_TAGGED, R.NOT_TUNNEL, R.UNKNOWN_VTEP, R.NEIGHBOUR_PROBE, R.LOCAL_NOT_TUNNEL}),
     ("PUSH", "Map the inner destination; push the outer header towards its host, or hand over to a port of this one.",
      {TUN_ID, ETH_TYPE, IP_DST, IPV6_DST}, set(), True,
-     R.NO_MAPPING, set()),
+     R.NO_MAPPING, {R.VTEP_MISMATCH}),
     ("SOURCE_GUARD", "The outer source must be the host that the mapping names for the inner source.",
-     {TUN_ID, TUN_SRC, ETH_TYPE, IP_SRC, IPV6_SRC}, {"DELIVER"}, False,
+     {TUN_ID, TUN_SRC, TUN_IPV6_SRC, ETH_TYPE, IP_SRC, IPV6_SRC}, {"DELIVER"}, False,
      R.SOURCE_NOT_MAPPED, set()),
     ("DELIVER", "Map the inner destination to a port of this host, and address the frame to it.",
      {TUN_ID, ETH_TYPE, IP_DST, IPV6_DST}, set(), True,

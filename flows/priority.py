@@ -10,6 +10,8 @@ OWN: Final = 110
 """An exception to PASS."""
 PASS: Final = 100
 """Lets a packet on; always matches everything that must be so."""
+NEIGHBOUR: Final = 90
+"""As PASS, for neighbour discovery of the VTEP: below tunnel packets, which then are not looked at as closely."""
 TAG: Final = 30
 """A miss that tells a VLAN tag apart, whatever else the packet is."""
 NAMED_MISS: Final = 20

@@ -30,7 +30,7 @@ class HostView:
     local: tuple[Location, ...]
     """Addresses of this host's own ports."""
     remote: tuple[Location, ...]
-    """Addresses, in those VPCs, that are behind another host's VTEP."""
+    """Addresses, in those VPCs, that are on another host."""
     peers: tuple[Host, ...]
     """The hosts to which, and from which, tunnel packets may go, by name."""
 
@@ -46,5 +46,5 @@ def view(snapshot: Snapshot, host: Host) -> HostView:
         if mapping.vpc in vpcs and port.host is not None:
             location = Location(vpcs[mapping.vpc], ip_address(mapping.ip), port, snapshot.hosts[port.host])
             (local if port.host == host.uuid else remote).append(location)
-    peers = sorted({location.host for location in remote}, key=lambda peer: peer.name)
+    peers = sorted({each.host for each in remote if host.reaches(each.host)}, key=lambda peer: peer.name)
     return HostView(host, ports, vpcs, tuple(local), tuple(remote), tuple(peers))

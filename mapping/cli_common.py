@@ -72,7 +72,8 @@ def carry_out(options: Settings, make: Callable[[Tables], Plan]) -> None:
 def show_done(options: Settings, done: Done, **more: object) -> None:
     """What changed; `more` is added under --json."""
     if options.json:
-        print_json({"edits": [_edit(edit) for edit in done.plan.edits], "config_seq": done.config_seq, **more})
+        edits = [_edit(edit) for edit in done.plan.edits]
+        print_json({"edits": edits, "config_seq": done.config_seq, "notes": done.plan.notes, **more})
         return
     out = console()
     for edit in done.plan.edits:
@@ -84,6 +85,8 @@ def show_done(options: Settings, done: Done, **more: object) -> None:
         out.print(f"{len(done.plan.edits)} change(s), not applied: this was a dry run")
     else:
         out.print(f"{len(done.plan.edits)} change(s) written, config_seq {done.config_seq}")
+    for note in done.plan.notes:
+        out.print(Text(f"note: {note}", "yellow"))
 
 
 def _columns(edit: Edit) -> str:

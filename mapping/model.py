@@ -10,6 +10,7 @@ import enum
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
@@ -48,10 +49,14 @@ class Host:
 
     uuid: RowId
     name: str
-    vtep_ip: IPv4Address
+    vtep_ip: IPAddress
     encap: Encap
     guest_datapath: int
     nic_datapath: int
+
+    def reaches(self, other: Host) -> bool:
+        """Whether a tunnel can lead there: both VTEPs must be of one version of IP."""
+        return self.vtep_ip.version == other.vtep_ip.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +141,15 @@ class Snapshot:
     bad: tuple[BadRow, ...] = ()
 
 
-def default_datapaths(vtep_ip: IPv4Address) -> tuple[int, int]:
-    """Datapath ids (guest bridge, NIC bridge) of a host that names none: the VTEP is unique, so these are.
+def default_datapaths(vtep_ip: IPAddress) -> tuple[int, int]:
+    """Datapath ids (guest bridge, NIC bridge) of a host that names none, made from the VTEP, which is unique.
 
-    The upper half tells the bridges apart: 0x67 is "g", 0x6e is "n".
+    0x67 is "g", 0x6e is "n". An IPv4 address stands in the lower half, and one of these in the upper. An IPv6 address
+    is too long: one of these is the first byte, and 56 bits of the address's hash are the rest. Of a hundred thousand
+    hosts two get the same with a probability of 1 to 14 million; the database then refuses the second, which must be
+    given ids of its own.
     """
-    return 0x67 << 32 | int(vtep_ip), 0x6E << 32 | int(vtep_ip)
+    if vtep_ip.version == 4:
+        return 0x67 << 32 | int(vtep_ip), 0x6E << 32 | int(vtep_ip)
+    digest = int.from_bytes(blake2b(vtep_ip.packed, digest_size=7).digest())
+    return 0x67 << 56 | digest, 0x6E << 56 | digest

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from mapping import wanted
+from mapping import reach, wanted
 from mapping.model import RowId
 from mapping.rows import Tables
 from mapping.schema import Json
@@ -48,6 +48,8 @@ class Plan:
     edits: tuple[Edit, ...]
     faults: tuple[Fault, ...]
     operations: tuple[Operation, ...]
+    notes: tuple[str, ...] = ()
+    """What is no fault, and yet to be known."""
 
 
 def make(rows: Content, tables: Tables, *, absent: Collection[Ref] = (), only_new: bool = False) -> Plan:
@@ -68,7 +70,8 @@ def make(rows: Content, tables: Tables, *, absent: Collection[Ref] = (), only_ne
         faults += [_exists(edit, there) for edit in edits if edit.action == "change"]
     if faults or not edits:
         return Plan(edits, tuple(faults), ())
-    return Plan(edits, (), (_unchanged_since(tables), *_operations(edits, ids)))
+    operations = _unchanged_since(tables), *_operations(edits, ids)
+    return Plan(edits, (), operations, tuple(reach.in_content(result)))
 
 
 def left_out(rows: Content, tables: Tables, *, prune: bool) -> set[Ref]:

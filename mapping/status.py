@@ -8,7 +8,7 @@ from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mapping import rows
+from mapping import reach, rows
 from mapping.model import BadRow, Snapshot
 from mapping.rows import READ_COLUMNS, STATUS_COLUMNS, Row, Tables
 
@@ -86,7 +86,7 @@ def report(tables: Tables, snapshot: Snapshot, now: float) -> Report:
     bad = Counter(row.table for row in snapshot.bad)
     held = {"Vpc": snapshot.vpcs, "Host": snapshot.hosts, "Port": snapshot.ports, "Mapping": snapshot.mappings}
     counts = {table: len(rows) + bad[table] for table, rows in held.items()}
-    problems = [*_absent(hosts), *_behind(hosts), *_reported(hosts), *_bad(snapshot.bad)]
+    problems = [*_absent(hosts), *_behind(hosts), *_reported(hosts), *_bad(snapshot.bad), *reach.in_snapshot(snapshot)]
     summary = problems or [_fine(hosts, config_seq)]
     return Report(tuple(summary), not problems, config_seq, hosts, counts, snapshot.bad)
 

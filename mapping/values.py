@@ -76,12 +76,11 @@ def parse_ip(text: str) -> IPAddress:
     return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
 
 
-def parse_vtep_ip(text: str) -> IPv4Address:
-    """A host's address on the substrate: unicast, and not loopback."""
+def parse_vtep_ip(text: str) -> IPAddress:
+    """A host's address on the substrate: unicast, not loopback, and of IPv6 not link-local."""
     ip = parse_ip(text)
-    if ip.version == 6:
-        raise ValueError(f"VTEP address {_shown(text)}: only IPv4 is served, like 192.0.2.1")
-    if ip.is_multicast or ip.is_loopback or ip.is_unspecified or ip.is_reserved:
+    nobodys = ip.is_multicast or ip.is_loopback or ip.is_unspecified or ip.is_reserved
+    if nobodys or (ip.version == 6 and ip.is_link_local):
         raise ValueError(f"VTEP address {_shown(text)} is no host's: give the host's own address on the substrate")
     return ip
 

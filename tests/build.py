@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, ip_network
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from uuid import NAMESPACE_OID, uuid5
 
 from mapping.model import (
@@ -24,7 +25,7 @@ def uuid(*names: object) -> RowId:
 
 
 def host(name: str, vtep: str, encap: Encap = Encap.VXLAN) -> Host:
-    vtep_ip = IPv4Address(vtep)
+    vtep_ip = ip_address(vtep)
     return Host(uuid("host", name), name, vtep_ip, encap, *default_datapaths(vtep_ip))
 
 
@@ -64,6 +65,12 @@ MAPPINGS = [mapping("10.0.0.11", WEB), mapping("10.0.0.12", DB), mapping("10.0.0
 MAPPINGS += [mapping("fd00::11", WEB), mapping("fd00::12", DB), mapping("fd00::12", SPY)]
 TWO_HOSTS = snapshot(HOST_A, HOST_B, BLUE, RED, WEB, DB, SPY, MAPPINGS)
 """web on host-a (VXLAN) and db on host-b (Geneve) in VPC blue; spy on host-b in VPC red, with db's addresses."""
+
+HOST_A6, HOST_B6 = (
+    host(each.name, f"2001:db8::{number}", each.encap) for number, each in enumerate((HOST_A, HOST_B), 1)
+)
+TWO_HOSTS6 = replace(TWO_HOSTS, hosts={each.uuid: each for each in (HOST_A6, HOST_B6)})
+"""The same with IPv6 on the substrate."""
 
 GUEST_OFPORTS = {"web": 10, "g-web": 11, "db": 10, "g-db": 11, "spy": 12, "g-spy": 13}
 NIC_OFPORTS = {"n-web": 20, "n-db": 20, "n-spy": 21}

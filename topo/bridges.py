@@ -14,11 +14,12 @@ import json
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from hashlib import blake2b
 from typing import Any, Final
 
 from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC, TABLES
 from flows.ports import TUNNEL, UPLINK, guest_patch, nic_patch
+from mapping.model import IPAddress
 
 Vsctl = Callable[..., str]
 """Runs ovs-vsctl with these arguments on the host in question, and returns what it printed."""
@@ -41,7 +42,7 @@ class HostBridges:
 
     uplink: str
     mgmt: str
-    vtep_ip: IPv4Address
+    vtep_ip: IPAddress
     guest_datapath: int
     nic_datapath: int
     controllers: Sequence[str]
@@ -70,7 +71,7 @@ def build_commands(host: HostBridges, existing: Existing | None = None) -> list[
     ]
     # Left alone, Open vSwitch takes the lowest of all ports' MACs, and those of patch ports are random: plugging a
     # guest would give the VTEP another MAC, and the other hosts would go on using the one that they know.
-    vtep_mac = host.vtep_mac or f"0a:6e:{host.vtep_ip.packed.hex(':')}"
+    vtep_mac = host.vtep_mac or default_vtep_mac(host.vtep_ip)
     commands.append(["set", "Bridge", BR_NIC, f'other-config:hwaddr="{vtep_mac}"'])
     for encap, number in TUNNEL.items():
         # One port for every remote host: the flows say where to (remote_ip) and for whom (key).
@@ -82,6 +83,13 @@ def build_commands(host: HostBridges, existing: Existing | None = None) -> list[
         *_port(BR_CTL, host.mgmt),
     ]
     return _arguments(commands)
+
+
+def default_vtep_mac(vtep_ip: IPAddress) -> str:
+    """A MAC of local scope that only this VTEP has; with IPv6, made of 40 bits of its hash, most probably only it."""
+    if vtep_ip.version == 4:
+        return f"0a:6e:{vtep_ip.packed.hex(':')}"
+    return f"0e:{blake2b(vtep_ip.packed, digest_size=5).digest().hex(':')}"
 
 
 def plug_commands(device: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from ipaddress import IPv4Interface
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +53,7 @@ class Host:
         config = HostBridges(
             uplink=UPLINK,
             mgmt=MGMT,
-            vtep_ip=IPv4Interface(spec.vtep).ip,
+            vtep_ip=ip_interface(spec.vtep).ip,
             guest_datapath=spec.guest_datapath,
             nic_datapath=spec.nic_datapath,
             controllers=[f"tcp:{CONTROL_IP}:{OPENFLOW_PORT}"],
@@ -81,8 +81,13 @@ class Host:
 
     def _address(self) -> None:
         """The LOCAL ports are made by ovs-vswitchd, and go with it: so their addresses are set each time it starts."""
+        nodad = ""
+        if ip_interface(self.spec.vtep).version == 6:
+            netns.speak_ipv6(self.namespace, BR_NIC)
+            # Nobody else has it, and until the kernel knew so it would answer nobody.
+            nodad = " nodad"
         netns.ip(
             self.namespace,
-            f"addr replace {self.spec.vtep} dev {BR_NIC}\nlink set dev {BR_NIC} up\n"
+            f"addr replace {self.spec.vtep} dev {BR_NIC}{nodad}\nlink set dev {BR_NIC} up\n"
             f"addr replace {self.spec.control} dev {BR_CTL}\nlink set dev {BR_CTL} up",
         )

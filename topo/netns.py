@@ -111,6 +111,12 @@ def _settle(namespace: str) -> None:
     ip(namespace, "link set dev lo up")
 
 
+def speak_ipv6(namespace: str, interface: str) -> None:
+    """Let the kernel speak IPv6 on one interface of a namespace, link-local address and all."""
+    with entered(namespace):
+        Path("/proc/sys/net/ipv6/conf", interface, "disable_ipv6").write_text("0")
+
+
 @contextlib.contextmanager
 def entered(namespace: str) -> Iterator[None]:
     """Put this thread in the namespace for a while. Sockets that it opens, and programs that it starts, stay there."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Sequence
+from ipaddress import IPv4Network, ip_address
 from typing import Final, Self
 
 from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC
-from mapping.model import Port, Snapshot
+from mapping.model import IPAddress, Port, Snapshot
 
 CONTROL_NETWORK: Final = IPv4Network("198.51.100.0/24")
 CONTROL_IP: Final = CONTROL_NETWORK[1]
@@ -47,7 +47,7 @@ class HostSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GuestSpec:
-    """A guest. `addresses` have the prefix of their subnet; `gateway` is the first address of the first one's."""
+    """A guest. `addresses` have the prefix of their subnet; of each family `gateway*` is the router of the first's."""
 
     name: str
     host: str
@@ -57,6 +57,7 @@ class GuestSpec:
     addresses: list[str]
     gateway: str | None
     mtu: int
+    gateway_ipv6: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,14 +78,17 @@ class Spec:
         hosts = sorted(snapshot.hosts.values(), key=lambda host: host.name)
         if len(hosts) > MAX_HOSTS:
             raise LabError(f"{len(hosts)} hosts: a lab has at most {MAX_HOSTS}")
-        prefix = _common_prefix(host.vtep_ip for host in hosts)
+        prefixes = {
+            version: _common_prefix([host.vtep_ip for host in hosts if host.vtep_ip.version == version])
+            for version in (4, 6)
+        }
         ports = sorted(snapshot.ports.values(), key=lambda port: port.name)
         return cls(
             [
                 HostSpec(
                     host.name,
                     number,
-                    f"{host.vtep_ip}/{prefix}",
+                    f"{host.vtep_ip}/{prefixes[host.vtep_ip.version]}",
                     f"{CONTROL_NETWORK[_FIRST_HOST + number]}/{CONTROL_NETWORK.prefixlen}",
                     host.guest_datapath,
                     host.nic_datapath,
@@ -111,18 +115,23 @@ def _guest(snapshot: Snapshot, port: Port, host: str) -> GuestSpec:
     if port.device in _TAKEN_DEVICES:
         raise LabError(f"port {port.name}: a lab's host has a device {port.device!r} already: name another")
     vpc = snapshot.vpcs[port.vpc]
-    addresses, gateway = [], None
-    for address in sorted(
-        IPv4Address(mapping.ip) for mapping in snapshot.mappings.values() if mapping.port == port.uuid
-    ):
+    mapped = [ip_address(mapping.ip) for mapping in snapshot.mappings.values() if mapping.port == port.uuid]
+    addresses: list[str] = []
+    gateways: dict[int, str] = {}
+    for address in sorted(mapped, key=lambda address: (address.version, address.packed)):
         subnet = next(subnet for subnet in vpc.subnets if address in subnet)
         addresses.append(f"{address}/{subnet.prefixlen}")
-        gateway = gateway or str(subnet.network_address + 1)
-    return GuestSpec(port.name, host, port.device, vpc.name, port.mac, addresses, gateway, vpc.mtu)
+        gateways.setdefault(address.version, str(subnet[1]))
+    return GuestSpec(
+        port.name, host, port.device, vpc.name, port.mac, addresses, gateways.get(4), vpc.mtu, gateways.get(6)
+    )
 
 
-def _common_prefix(vteps: Iterable[IPv4Address]) -> int:
-    """The VTEPs of a lab share one L2 network: /24, or as much wider as it takes to hold all of them."""
+def _common_prefix(vteps: Sequence[IPAddress]) -> int:
+    """The VTEPs of a lab share one L2 network: /24 or, of IPv6, /64; or as much wider as it takes to hold all."""
+    if not vteps:
+        return 0
     numbers = [int(vtep) for vtep in vteps]
-    differing = max(numbers, default=0) ^ min(numbers, default=0)
-    return min(24, 32 - differing.bit_length())
+    differing = max(numbers) ^ min(numbers)
+    usual = 24 if vteps[0].version == 4 else 64
+    return min(usual, vteps[0].max_prefixlen - differing.bit_length())

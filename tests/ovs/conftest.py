@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -99,14 +99,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Web on host-a (VXLAN); db (VPC blue) and spy (VPC red, db's address) on host-b (Geneve): programmed."""
-    folder: Path = tmp_path_factory.mktemp("lg")
+@contextmanager
+def running(folder: Path, rows: Snapshot) -> Iterator[World]:
+    """Both hosts, the database and the controller, programmed with what these rows say; web on a, db and spy on b."""
     port = free_port()
     wire, target = f"{folder}/wire.sock", f"tcp:{LOOPBACK}:{port}"
-    a = DummyHost(folder / "a", HOST_A, target, f"options:pstream=punix:{wire}", HOST_B)
-    b = DummyHost(folder / "b", HOST_B, target, f"options:stream=unix:{wire}", HOST_A)
+    host_a, host_b = (rows.hosts[uuid] for uuid in (HOST_A.uuid, HOST_B.uuid))
+    a = DummyHost(folder / "a", host_a, target, f"options:pstream=punix:{wire}", host_b)
+    b = DummyHost(folder / "b", host_b, target, f"options:stream=unix:{wire}", host_a)
     with ExitStack() as stack:
         database = stack.enter_context(Database(folder / "mapping"))
         controller = Controller(folder, database.remote, port)
@@ -119,6 +119,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         stack.callback(controller.stop)
         controller.start()
         running = World(a, b, database, controller)
-        running.write(TWO_HOSTS)
+        running.write(rows)
         running.assert_as_desired()
         yield running
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Web on host-a (VXLAN); db (VPC blue) and spy (VPC red, db's addresses) on host-b (Geneve): programmed."""
+    with running(tmp_path_factory.mktemp("lg"), TWO_HOSTS) as world:
+        yield world

@@ -61,8 +61,11 @@ class DummyHost:
 
     def address(self) -> None:
         """What a real host's kernel knows, told by hand: own address, route, neighbour."""
-        self.ovs.appctl("netdev-dummy/ip4addr", "br-nic", f"{self.host.vtep_ip}/24")
-        self.ovs.appctl("ovs/route/add", "192.0.2.0/24", "br-nic")
+        address, prefix, net = "ip4addr", 24, "192.0.2.0/24"
+        if self.host.vtep_ip.version == 6:
+            address, prefix, net = "ip6addr", 64, "2001:db8::/64"
+        self.ovs.appctl(f"netdev-dummy/{address}", "br-nic", f"{self.host.vtep_ip}/{prefix}")
+        self.ovs.appctl("ovs/route/add", net, "br-nic")
         self.ovs.appctl("tnl/neigh/set", "br-nic", str(self._peer.vtep_ip), vtep_mac(self._peer))
 
     def plug(self, device: str) -> None:

@@ -22,7 +22,7 @@ from scapy.packet import Raw
 from flows.pipeline import TABLES, Reason, reasons
 from mapping import document
 from tests.build import WEB
-from tests.ovs import test_forwarding, test_ipv6
+from tests.ovs import test_forwarding, test_ipv6, test_ipv6_substrate
 from tests.ovs.conftest import World
 from tests.ovs.dummy import DummyHost
 from topo.waiting import wait_until
@@ -179,8 +179,8 @@ def test_the_pipeline_is_documented_whole() -> None:
 def test_every_attack_that_is_tried_is_in_the_security_document() -> None:
     text = (ROOT / "docs" / "security.md").read_text()
     named = set(re.findall(r"`([^`\n]+)`", text))
-    for module in (test_forwarding, test_ipv6):
-        assert {*module.FROM_GUEST, *module.FROM_SUBSTRATE} <= named
+    assert {*test_forwarding.FROM_GUEST, *test_forwarding.FROM_SUBSTRATE} <= named
+    assert {*test_ipv6.FROM_GUEST, *test_ipv6.FROM_SUBSTRATE, *test_ipv6_substrate.FROM_SUBSTRATE} <= named
     code = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert {name for name in named if name.startswith("test_")} <= set(re.findall(r"^def (\w+)", code, re.MULTILINE))
 

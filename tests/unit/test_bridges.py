@@ -1,9 +1,18 @@
 """The bridges of a host, as ovs-vsctl is told to build them."""
 
 import json
-from ipaddress import IPv4Address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
 
-from topo.bridges import Existing, HostBridges, build_commands, plug_commands, read_existing, unplug_commands
+from topo.bridges import (
+    Existing,
+    HostBridges,
+    build_commands,
+    default_vtep_mac,
+    plug_commands,
+    read_existing,
+    unplug_commands,
+)
 
 HOST = HostBridges(
     uplink="eth1",
@@ -37,7 +46,7 @@ set Bridge br-nic datapath_type=netdev fail_mode=secure protocols=OpenFlow15 \
 other-config:datapath-id=0000006ec0000201 other-config:disable-in-band=true
 --id=@br-nic-c0 create Controller target="tcp:198.51.100.1:6653" \
 connection_mode=out-of-band max_backoff=1000 inactivity_probe=5000
---id=@br-nic-t0 create Flow_Table name=CLASSIFY
+--id=@br-nic-t0 create Flow_Table name=CLASSIFY prefixes=nw_src,ipv6_src,nw_dst
 --id=@br-nic-t1 create Flow_Table name=PUSH prefixes=nw_dst,ipv6_dst
 --id=@br-nic-t2 create Flow_Table name=SOURCE_GUARD prefixes=nw_src,ipv6_src
 --id=@br-nic-t3 create Flow_Table name=DELIVER prefixes=nw_dst,ipv6_dst
@@ -70,7 +79,7 @@ def test_rows_that_exist_are_set_and_others_are_made() -> None:
     existing = Existing({"br-nic": {HOST.controllers[0]: "1234"}}, {"br-nic": {0: "5678"}})
     written = lines(build_commands(HOST, existing))
     assert any(line.startswith('set Controller 1234 target="tcp:198.51.100.1:6653"') for line in written)
-    assert "set Flow_Table 5678 name=CLASSIFY" in written
+    assert "set Flow_Table 5678 name=CLASSIFY prefixes=nw_src,ipv6_src,nw_dst" in written
     assert any(
         line.startswith("set Bridge br-nic controller=[1234] flow_tables={0=5678,1=@br-nic-t1,") for line in written
     )
@@ -118,3 +127,11 @@ def test_unplug_takes_away_what_plug_adds() -> None:
         "--if-exists del-port br-guest g-web0",
         "--if-exists del-port br-nic n-web0",
     ]
+
+
+def test_an_ipv6_vtep_is_the_tunnels_own_address_and_makes_its_mac() -> None:
+    written = lines(build_commands(replace(HOST, vtep_ip=IPv6Address("2001:db8::1"))))
+    assert sum("options:local_ip=2001:db8::1" in line for line in written) == 3
+    macs = {default_vtep_mac(IPv6Address(0x20010DB8 << 96 | n)) for n in range(1000)}
+    assert len(macs) == 1000
+    assert all(mac.startswith("0e:") and len(mac) == 17 for mac in macs)

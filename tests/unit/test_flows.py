@@ -16,13 +16,16 @@ from tests.build import (
     DB,
     GUEST_OFPORTS,
     HOST_A,
+    HOST_A6,
     HOST_B,
+    HOST_B6,
     HOST_C,
     MAPPINGS,
     NIC_OFPORTS,
     RED,
     SPY,
     TWO_HOSTS,
+    TWO_HOSTS6,
     WEB,
     snapshot,
 )
@@ -103,6 +106,42 @@ def test_a_host_is_sent_to_in_the_encapsulation_that_it_wants(encap: Encap, tunn
     here = "in_port={},vlan_vid=0x0,eth_type=0x800,nw_src=192.0.2.{},nw_dst=192.0.2.{},{} actions=output:{}"
     assert "priority=100," + here.format("LOCAL", 1, 2, outer, 1) in lines(BR_NIC, world, HOST_A, "CLASSIFY")
     assert "priority=100," + here.format(1, 1, 2, outer, "LOCAL") in lines(BR_NIC, world, there, "CLASSIFY")
+
+
+def test_an_ipv6_substrate_carries_tunnels_between_known_hosts_and_neighbour_discovery() -> None:
+    assert [line for line in lines(BR_NIC, TWO_HOSTS6, HOST_A6, "PUSH") if "tun_" in line.split("actions=")[1]] == [
+        f"priority=100,tun_id=0x1389,eth_type={dst}"
+        " actions=set_field:02:00:00:00:00:02->eth_dst,set_field:2001:db8::2->tun_ipv6_dst,output:3"
+        for dst in ("0x800,nw_dst=10.0.0.12", "0x86dd,ipv6_dst=fd00::12")
+    ]
+    assert [line for line in lines(BR_NIC, TWO_HOSTS6, HOST_A6, "SOURCE_GUARD") if "tun_" in line] == [
+        f"priority=100,tun_id=0x1389,tun_ipv6_src=2001:db8::2,eth_type={src} actions=goto_table:DELIVER"
+        for src in ("0x800,nw_src=10.0.0.12", "0x86dd,ipv6_src=fd00::12")
+    ]
+    ours = [line for line in lines(BR_NIC, TWO_HOSTS6, HOST_A6, "CLASSIFY") if "eth_type" in line]
+    nd = "vlan_vid=0x0,eth_type=0x86dd,nw_proto=58,nw_ttl=255,icmpv6_type={},icmpv6_code=0"
+    udp = "vlan_vid=0x0,eth_type=0x86dd,ipv6_src=2001:db8::{},ipv6_dst=2001:db8::{},nw_proto=17,udp_dst={}"
+    unknown = "vlan_vid=0x0,eth_type=0x86dd,ipv6_dst=2001:db8::1,nw_proto=17,udp_dst=4789"
+    assert ours == [
+        f"priority=100,in_port=1,{udp.format(2, 1, 4789)} actions=output:LOCAL",
+        f"priority=100,in_port=LOCAL,{udp.format(1, 2, 6081)} actions=output:1",
+        f"priority=20,in_port=1,{unknown} actions=set_field:0xc->reg1,goto_table:DROP",
+        f"priority=90,in_port=1,{nd.format(135)},nd_target=2001:db8::1 actions=output:LOCAL",
+        f"priority=90,in_port=1,{nd.format(136)},ipv6_dst=2001:db8::1 actions=output:LOCAL",
+        f"priority=90,in_port=LOCAL,{nd.format(135)},ipv6_src=2001:db8::1 actions=output:1",
+        f"priority=90,in_port=LOCAL,{nd.format(136)},nd_target=2001:db8::1 actions=output:1",
+    ]
+
+
+def test_hosts_whose_vteps_are_of_different_versions_are_nothing_to_each_other() -> None:
+    mixed = replace(TWO_HOSTS, hosts={HOST_A.uuid: HOST_A, HOST_B.uuid: HOST_B6})
+    for own in mixed.hosts.values():
+        assert view(mixed, own).peers == ()
+        assert not any("tun_" in line for line in lines(BR_NIC, mixed, own, "SOURCE_GUARD"))
+    assert [line for line in lines(BR_NIC, mixed, HOST_A, "PUSH") if ".12" in line or "::12" in line] == [
+        f"priority=100,tun_id=0x1389,eth_type={dst} actions=set_field:0x1a->reg1,goto_table:DROP"
+        for dst in ("0x800,nw_dst=10.0.0.12", "0x86dd,ipv6_dst=fd00::12")
+    ]
 
 
 def test_guest_bridge_lets_past_what_is_the_ports_own_and_answers_for_the_vpc() -> None:

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
@@ -38,6 +38,7 @@ def changed(row: Any, rng: random.Random) -> Any:  # noqa: ANN401 - any row
                 row,
                 replace(row, encap=rng.choice(list(Encap))),
                 replace(row, vtep_ip=IPv4Address(rng.randrange(1 << 24, 1 << 25))),
+                replace(row, vtep_ip=IPv6Address(rng.randrange(1 << 126, 1 << 127))),
                 replace(row, nic_datapath=rng.choice(HOSTS).nic_datapath),
             ]
         )

@@ -13,8 +13,7 @@ from flows.pipeline import BR_GUEST, BR_NIC
 from flows.view import Location
 from mapping.model import Encap, Host, IPAddress, Port, Vpc
 
-ADDRESS = st.integers(0, (1 << 32) - 1).map(IPv4Address)
-INNER = ADDRESS | st.integers(0, (1 << 128) - 1).map(IPv6Address)
+ADDRESS = st.integers(0, (1 << 32) - 1).map(IPv4Address) | st.integers(0, (1 << 128) - 1).map(IPv6Address)
 HOST = st.builds(
     Host, st.sampled_from(["r1", "r2"]), st.just("h"), ADDRESS, st.sampled_from(Encap), st.just(1), st.just(2)
 )
@@ -26,7 +25,7 @@ OFPORTS = st.dictionaries(st.sampled_from(["dev", "g-dev", "n-dev", "other"]), s
     there=HOST,
     vni=st.integers(1, (1 << 24) - 1),
     eth=st.integers(0, (1 << 48) - 1),
-    ip=INNER,
+    ip=ADDRESS,
     ofports=OFPORTS,
     role=st.sampled_from([BR_GUEST, BR_NIC]),
 )
@@ -37,7 +36,7 @@ def test_filled_in_equals_the_rules(
         there = own
     vpc = Vpc("v", "v", vni, (), "", 1400)
     port = Port("p", "p", "v", eth.to_bytes(6).hex(":"), there.uuid, "dev")
-    place = Bridge(role, own.uuid).place(port, vpc, there, ip.version, ofports)
+    place = Bridge(role, own).place(port, vpc, there, ip.version, ofports)
     rules = list(RULES[role].of_address(own, Location(vpc, ip, port, there), ofports))
     assert list(place.flows(int(ip))) == rules
     assert list(place.cookies(int(ip))) == [flow.cookie for flow in rules]

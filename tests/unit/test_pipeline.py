@@ -11,15 +11,16 @@ from flows.fields import ETH_DST, ETH_SRC, IP_DST, REASON
 from flows.flow import Flow, Goto, Output, SetField, drop, flow
 from flows.pipeline import BR_GUEST, BR_NIC, TABLES, Reason, reasons
 from flows.view import view
-from tests.build import GUEST_OFPORTS, HOST_A, HOST_B, NIC_OFPORTS, TWO_HOSTS
+from tests.build import GUEST_OFPORTS, NIC_OFPORTS, TWO_HOSTS, TWO_HOSTS6
 
 BRIDGES = [BR_GUEST, BR_NIC]
 
 
 def flows_of_both_hosts() -> list[tuple[str, list[Flow]]]:
     return [
-        (bridge, list(desired(bridge, view(TWO_HOSTS, host), ofports).values()))
-        for host in (HOST_A, HOST_B)
+        (bridge, list(desired(bridge, view(world, host), ofports).values()))
+        for world in (TWO_HOSTS, TWO_HOSTS6)
+        for host in world.hosts.values()
         for bridge, ofports in ((BR_GUEST, GUEST_OFPORTS), (BR_NIC, NIC_OFPORTS))
     ]
 

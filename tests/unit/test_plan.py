@@ -260,3 +260,14 @@ def test_whom_a_change_concerns(old: str, new: str, hosts: set[str]) -> None:
 
 def test_a_file_for_an_empty_database_concerns_its_hosts() -> None:
     assert plan.concerned(plan.make(content(MANY), {}).edits, {}) == BLUE | RED | {"idle"}
+
+
+def test_hosts_that_cannot_reach_each_other_are_noted_and_the_change_is_made() -> None:
+    mixed = FILE.replace("192.0.2.2", '"2001:db8::2"')
+    made = applied(mixed, FILE)
+    assert [edit.after["vtep_ip"] for edit in made.edits] == ["2001:db8::2"]
+    assert made.notes == (
+        "VPC blue: host-a (IPv4) and host-b (IPv6) cannot reach each other: give its hosts VTEPs of one IP version",
+    )
+    assert made.operations
+    assert applied(FILE, mixed).notes == ()

@@ -41,6 +41,29 @@ def test_all_is_well() -> None:
     assert list(one.drops.items()) == [("spoofed_ip", 7), ("no_mapping", 2)]
 
 
+def test_hosts_of_one_vpc_that_cannot_reach_each_other_are_named() -> None:
+    hosts = {f"r{number}": host(number, well()) for number in range(1, 6)}
+    hosts["r5"]["vtep_ip"] = "2001:db8::5"
+    vpc = {"name": "blue", "vni": 1, "subnets": "10.0.0.0/24", "router_mac": "0a:00:5e:00:00:01", "mtu": 1400}
+    ports = {
+        f"p{number}": {
+            "name": f"p{number}",
+            "vpc": ["uuid", "v1"],
+            "mac": f"02:00:00:00:00:0{number}",
+            "host": ["uuid", f"r{number}"],
+            "device": "p",
+        }
+        for number in range(1, 6)
+    }
+    tables: dict[str, dict[RowId, Row]] = {"Global": {"r9": {"config_seq": 5}}, "Host": hosts, "Vpc": {"v1": vpc}}
+    tables |= {"Port": ports, "Mapping": {}}
+    made = status.report(tables, rows.read(tables), NOW)
+    sides = "host-1, host-2, host-3 and 1 more (IPv4) and host-5 (IPv6)"
+    assert made.summary == (f"VPC blue: {sides} cannot reach each other: give its hosts VTEPs of one IP version",)
+    del ports["p5"]
+    assert status.report(tables, rows.read(tables), NOW).ok
+
+
 def test_an_empty_database() -> None:
     assert report().summary[0].startswith("The database answers, and knows no host yet")
 

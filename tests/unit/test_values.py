@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapping import values
-from mapping.model import VNI_MAX, Encap
+from mapping.model import VNI_MAX, Encap, default_datapaths
 
 GOOD: list[tuple[Callable[[str], object], str, object]] = [
     (values.parse_name, "host-a.rack_1", "host-a.rack_1"),
@@ -17,6 +17,7 @@ GOOD: list[tuple[Callable[[str], object], str, object]] = [
     (values.parse_ip, "fd00::1", IPv6Address("fd00::1")),
     (values.parse_ip, "2001:db8:0:1:1:1:1:1", IPv6Address("2001:db8:0:1:1:1:1:1")),
     (values.parse_vtep_ip, "192.0.2.1", IPv4Address("192.0.2.1")),
+    (values.parse_vtep_ip, "2001:db8::1", IPv6Address("2001:db8::1")),
     (values.parse_subnet, "10.0.0.0/24", IPv4Network("10.0.0.0/24")),
     (values.parse_subnet, "10.0.0.0/30", IPv4Network("10.0.0.0/30")),
     (values.parse_subnet, "fd00:0:0:1::/64", IPv6Network("fd00:0:0:1::/64")),
@@ -57,6 +58,9 @@ BAD: list[tuple[Callable[[str], object], str, str]] = [
     (values.parse_vtep_ip, "224.0.0.1", "no host's"),
     (values.parse_vtep_ip, "255.255.255.255", "no host's"),
     (values.parse_vtep_ip, "0.0.0.0", "no host's"),  # noqa: S104 - refused here
+    (values.parse_vtep_ip, "fe80::1", "no host's"),
+    (values.parse_vtep_ip, "ff02::1", "no host's"),
+    (values.parse_vtep_ip, "::1", "reserved"),
     (values.parse_subnet, "10.0.0.1/24", "write it as 10.0.0.0/24"),
     (values.parse_subnet, "10.0.0.0/255.255.255.0", "write it as 10.0.0.0/24"),
     (values.parse_subnet, "10.0.0.0", "prefix length"),
@@ -153,3 +157,11 @@ def test_guest_addresses(ip: str, said: str) -> None:
     values.check_guest_ip(ip_address("fd00::ffff:ffff:ffff:ffff"), subnets)
     with pytest.raises(ValueError, match=said):
         values.check_guest_ip(ip_address(ip), subnets)
+
+
+def test_datapath_ids_are_made_of_the_vtep_and_differ() -> None:
+    assert default_datapaths(ip_address("192.0.2.1")) == (0x67C0000201, 0x6EC0000201)
+    vteps = [ip_address(0x20010DB8 << 96 | n << 32) for n in range(500)] + [ip_address(n) for n in range(500)]
+    made = {datapath for vtep in vteps for datapath in default_datapaths(vtep)}
+    assert len(made) == 2000
+    assert max(made) < 1 << 64

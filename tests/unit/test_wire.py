@@ -10,16 +10,17 @@ from flows.fields import Field
 from flows.flow import Flow, Output
 from flows.pipeline import BR_GUEST, BR_NIC
 from flows.view import view
-from tests.build import GUEST_OFPORTS, HOST_A, HOST_B, NIC_OFPORTS, TWO_HOSTS
+from tests.build import GUEST_OFPORTS, NIC_OFPORTS, TWO_HOSTS, TWO_HOSTS6
 
 
 def every_shape() -> list[Flow]:
     """One flow of each shape that the pipeline knows."""
     flows = [
         flow
-        for host in (HOST_A, HOST_B)
+        for world in (TWO_HOSTS, TWO_HOSTS6)
+        for host in world.hosts.values()
         for bridge, ofports in ((BR_GUEST, GUEST_OFPORTS), (BR_NIC, NIC_OFPORTS))
-        for flow in desired(bridge, view(TWO_HOSTS, host), ofports).values()
+        for flow in desired(bridge, view(world, host), ofports).values()
     ]
     return list({flow.shape: flow for flow in flows}.values())
 
