@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from ipaddress import IPv4Interface
+from ipaddress import ip_interface
 
 from topo import bridges, netns
 from topo.capture import Capture, Direction, send
@@ -26,7 +26,12 @@ class Guest:
     @property
     def ip(self) -> str:
         """Its first address, without the prefix."""
-        return str(IPv4Interface(self.spec.addresses[0]).ip)
+        return str(ip_interface(self.spec.addresses[0]).ip)
+
+    @property
+    def ipv6(self) -> str:
+        """Its first IPv6 address, without the prefix."""
+        return next(str(ip.ip) for ip in map(ip_interface, self.spec.addresses) if ip.version == 6)
 
     def create(self) -> None:
         """Make the guest, and plug its device on its host's br-guest."""
@@ -42,10 +47,12 @@ class Guest:
     def connect(self) -> None:
         """Give the guest's port its addresses, and plug its device, which is there, on its host's br-guest."""
         spec = self.spec
-        addresses = "".join(f"addr replace {address} dev {PORT}\n" for address in spec.addresses)
-        netns.ip(self.namespace, f"{addresses}link set dev {PORT} up")
-        if spec.gateway:
-            netns.ip(self.namespace, f"route add default via {spec.gateway}")
+        if any(ip_interface(address).version == 6 for address in spec.addresses):
+            netns.speak_ipv6(self.namespace, PORT)
+        lines = [f"addr replace {address} dev {PORT}" for address in spec.addresses]
+        lines.append(f"link set dev {PORT} up")
+        lines += [f"route add default via {gateway}" for gateway in (spec.gateway, spec.gateway_ipv6) if gateway]
+        netns.ip(self.namespace, "\n".join(lines))
         # The userspace datapath reads frames as they are: checksums that are left to the hardware would be missing.
         netns.run(self.namespace, ["ethtool", "-K", PORT, "tx", "off"])
         self._plug()
