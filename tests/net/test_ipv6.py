@@ -171,6 +171,13 @@ def test_nothing_of_a_guests_own_neighbour_discovery_reaches_the_substrate(three
         assert {packet[IPv6].src, packet[IPv6].dst} == {"fd00::11", "fd00::12"}
 
 
+def test_a_switch_that_restarts_is_found_again(three: Lab) -> None:
+    three.guest("vxlan").host.restart_vswitchd()
+    three.control.wait_applied()
+    wait_until(lambda: three.guest("vxlan").ping("fd00::12"), 10, "the way to be known")
+    assert three.guest("geneve").ping("fd00::11", count=5)
+
+
 MIXED = MAPPING.format("192.0.2.1", "2001:db8::2", "2001:db8::3")
 
 

@@ -23,7 +23,23 @@ from flows.view import view
 from mapping.linked import Linked, Touched
 from mapping.model import Encap, Snapshot
 from mapping.replica import Replica
-from tests.build import BLUE, DB, HOST_A, HOST_B, MAPPINGS, RED, SPY, TWO_HOSTS, WEB, host, mapping, port, snapshot, vpc
+from tests.build import (
+    BLUE,
+    DB,
+    HOST_A,
+    HOST_B,
+    HOST_B6,
+    MAPPINGS,
+    RED,
+    SPY,
+    TWO_HOSTS,
+    WEB,
+    host,
+    mapping,
+    port,
+    snapshot,
+    vpc,
+)
 from tests.conftest import Figure
 from tests.database import Database, Operation, clear, insert
 
@@ -52,6 +68,7 @@ STATES: dict[str, Snapshot] = {
         MAPPINGS,
         mapping("10.0.0.13", ONE_MORE),
     ),
+    "VTEPs of two IP versions": snapshot(HOST_A, HOST_B6, BLUE, RED, WEB, DB, SPY, MAPPINGS),
     "another VNI and VTEP": snapshot(
         host("host-a", "192.0.2.9"), HOST_B, vpc("blue", 77, "10.0.0.0/16", "172.16.0.0/24"), WEB, DB, MAPPINGS[:2]
     ),

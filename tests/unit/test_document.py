@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mapping import document, plan, wanted
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "two-hosts.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = EXAMPLES / "two-hosts.yaml"
 
 GOOD = """\
 vpcs:
@@ -33,6 +34,11 @@ def problems(text: str | bytes) -> list[str]:
     read = document.read(text if isinstance(text, bytes) else text.encode(), "f.yaml")
     faults = plan.make(read.rows, {}).faults
     return [str(problem) for problem in sorted({*read.problems, *read.locate(faults)})]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_examples_are_good(path: Path) -> None:
+    assert problems(path.read_bytes()) == []
 
 
 def test_the_rows_of_a_good_file() -> None:
