@@ -95,6 +95,8 @@ class Shape:
     priority: int
     match: tuple[Field | Match, ...]
     actions: tuple[Field | type[Output] | Action, ...]
+    exact: int = field(init=False)
+    """How many of its flows' values are matched; the others are written."""
     hash: hashlib.blake2b = field(init=False)
     """Of the shape, to go on with into its flows' cookies: copying it costs half of hashing anew."""
     pack: Callable[..., bytes] = field(init=False)
@@ -105,6 +107,7 @@ class Shape:
         holes = [part for part in (*self.match, *self.actions) if isinstance(part, Field) or part is Output]
         ways = [TABLES[self.table.bridge][part.table].number for part in self.actions if isinstance(part, Goto)]
         text = f"{self.table.name} {self.priority} {self.match} {self.actions} {self.table.number} {ways}"
+        object.__setattr__(self, "exact", sum(isinstance(part, Field) for part in self.match))
         object.__setattr__(self, "hash", hashlib.blake2b(text.encode(), digest_size=6))
         wide = any(isinstance(part, Field) and part.bits > 64 for part in holes)
         object.__setattr__(self, "pack", _pack_wide if wide else struct.Struct(f"!{len(holes)}Q").pack)
@@ -155,8 +158,8 @@ class Flow(NamedTuple):
     @property
     def key(self) -> tuple[object, ...]:
         """What a switch has one flow of at most: adding another puts it in this one's place."""
-        exact = sum(isinstance(part, Field) for part in self.shape.match)
-        return self.shape.table.number, self.shape.priority, self.shape.match, self.values[:exact]
+        shape = self.shape
+        return shape.table.number, shape.priority, shape.match, self.values[: shape.exact]
 
     @property
     def match(self) -> tuple[Match, ...]:
@@ -169,7 +172,7 @@ class Flow(NamedTuple):
     @property
     def actions(self) -> tuple[Action, ...]:
         """What is done to it."""
-        values = iter(self.values[sum(isinstance(part, Field) for part in self.shape.match) :])
+        values = iter(self.values[self.shape.exact :])
         actions: list[Action] = []
         for part in self.shape.actions:
             if isinstance(part, Field):

@@ -228,6 +228,9 @@ class BridgeFlows:
         elif old is not None and new is None:
             del installed[ip]
             step.remove(old.cookies(number))
+        elif old is not None and new is not None and old.pattern is new.pattern:
+            for before, after in old.changes(new, number):
+                step.replace([before], [after])
         elif old is not None and new is not None:
             step.replace(old.flows(number), new.flows(number))
 
@@ -302,8 +305,10 @@ class _Step:
     def replace(self, old: Iterable[Flow], new: Iterable[Flow]) -> None:
         """What is overwritten need not be deleted."""
         olds, news = list(old), list(new)
-        taken = {flow.key: flow.cookie for flow in news}
-        self._in_place_of |= {flow.cookie: taken[flow.key] for flow in olds if flow.key in taken}
+        for gone in olds:
+            for flow in news:
+                if gone.key == flow.key:
+                    self._in_place_of[gone.cookie] = flow.cookie
         self.remove(flow.cookie for flow in olds)
         self.put(news)
 

@@ -66,6 +66,14 @@ class Place(NamedTuple):
         for shape, pick in self.pattern.parts:
             yield cookie(shape, pick(numbers))
 
+    def changes(self, after: Place, ip: int) -> Iterator[tuple[Flow, Flow]]:
+        """The flows that are others, before and after, when an address moves to a place of the same pattern."""
+        olds, news = (*self.numbers, ip), (*after.numbers, ip)
+        for shape, pick in self.pattern.parts:
+            old, new = pick(olds), pick(news)
+            if old != new:
+                yield Flow(shape, old, cookie(shape, old)), Flow(shape, new, cookie(shape, new))
+
 
 class Bridge(NamedTuple):
     """A bridge, by its role, of this host: whose flows are meant."""

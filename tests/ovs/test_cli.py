@@ -212,6 +212,7 @@ def test_apply_waits_for_live_hosts_and_says_why_others_have_not_confirmed(lockg
             {"host": "host-a", "state": "applied", "ms": None, "why": ""},
             {"host": "host-b", "state": "late", "ms": None, "why": "br-nic: its table is full"},
         ],
+        "notes": [],
         "not_applied": ["host-b"],
     }
     soon = threading.Timer(0.3, lockgate.reports, ("host-b", 1))
