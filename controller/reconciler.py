@@ -26,6 +26,12 @@ AUDIT_INTERVAL: Final = 30.0
 AUDIT_SHARE: Final = 0.01
 """Of the time, how much reading back may take: the switch does nothing else meanwhile."""
 
+PACE: Final = 0.003
+"""Seconds that the switch should take over one bundle while others wait their turn. It loads flows five times as fast
+as it replaces them, so how many that are is found out as it goes."""
+SLICES: Final = (25, 400)
+"""Addresses in such a bundle, at least and at most."""
+
 RETRY_INTERVAL: Final = 1.0
 """Seconds before a switch that refused or did not answer is tried again."""
 
@@ -74,6 +80,8 @@ class Reconciler:
         """Of what was sent last, until it is confirmed."""
         self._added = self._deleted = 0
         """Flows sent since the log last said so."""
+        self._finished = 0.0
+        """When a bundle was last confirmed, on the monotonic clock."""
         self._next: _State | None = None
         """What is so when it is."""
         self._changed = hub.Event()
@@ -179,6 +187,16 @@ class Reconciler:
         ticket, self._ticket = self._ticket, None
         if ticket:
             self.switch.finish(ticket)
+            self._keep_pace()
+
+    def _keep_pace(self) -> None:
+        """Make bundles larger or smaller, by how long it is since the one before was done."""
+        now = time.monotonic()
+        took, self._finished = now - self._finished, now
+        if self._flows and self._flows.busy:
+            fewest, most = SLICES
+            by = min(2.0, max(0.5, PACE / took))
+            self._flows.slice = min(most, max(fewest, round(self._flows.slice * by)))
 
     def _changes(
         self, host: Host | None, touched: Touched, installed: Sequence[int] | None, config_seq: int

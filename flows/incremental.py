@@ -24,7 +24,9 @@ from mapping.linked import Linked, Touched
 from mapping.model import Host, RowId
 
 SLICE: Final = 200
-"""Addresses whose flows are sent in one bundle when there are many: what comes meanwhile waits for no more."""
+"""Addresses whose flows are sent in one bundle when there are many, unless the switch's pace asks for another number:
+what comes meanwhile waits for no more than that.
+"""
 
 
 class BridgeFlows:
@@ -38,6 +40,8 @@ class BridgeFlows:
         self._rules = RULES[bridge]
         self.host = host
         self._linked = linked
+        self.slice = SLICE
+        """Addresses that wait their turn of which one `update` speaks at most."""
         self._clear(None, {})
 
     def _clear(self, host: Host | None, ofports: Ofports) -> None:
@@ -107,7 +111,7 @@ class BridgeFlows:
         self._config_seq = config_seq
         step = _Step()
         self._take_in(host, touched, ofports, since, step)
-        for vpc, addresses in self._backlog.take(SLICE):
+        for vpc, addresses in self._backlog.take(self.slice):
             for ip, port in addresses.items():
                 self._remake(vpc, ip, port, step)
         step.rows.update(uuid for uuid in step.hosts if (uuid in self._peers) != (uuid in self._cookies))
