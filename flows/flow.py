@@ -108,7 +108,9 @@ class Shape:
         ways = [TABLES[self.table.bridge][part.table].number for part in self.actions if isinstance(part, Goto)]
         text = f"{self.table.name} {self.priority} {self.match} {self.actions} {self.table.number} {ways}"
         object.__setattr__(self, "exact", sum(isinstance(part, Field) for part in self.match))
-        object.__setattr__(self, "hash", hashlib.blake2b(text.encode(), digest_size=6))
+        # Shortened first, so that the text, and the values of a flow after it, are one block to be hashed: 128 bytes.
+        short = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        object.__setattr__(self, "hash", hashlib.blake2b(short, digest_size=6))
         wide = any(isinstance(part, Field) and part.bits > 64 for part in holes)
         object.__setattr__(self, "pack", _pack_wide if wide else struct.Struct(f"!{len(holes)}Q").pack)
 

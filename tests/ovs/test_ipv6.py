@@ -122,6 +122,17 @@ def test_a_nonce_in_a_solicitation_is_no_hindrance(wires: Wires) -> None:
     assert Ether(bytes(checked))[ICMPv6ND_NA].cksum == packet[ICMPv6ND_NA].cksum
 
 
+def test_another_option_before_the_senders_mac_is_no_hindrance(wires: Wires) -> None:
+    """Open vSwitch makes the first option the one that names a MAC, whatever it was."""
+    solicitation = ns(DB_IP, sll=None) / Raw(b"\x0e\x01nonce!") / ICMPv6NDOptSrcLLAddr(lladdr=WEB.mac)
+    (answer,) = wires.after(solicitation, "web")["web"]
+    packet = Ether(answer)
+    assert packet[ICMPv6NDOptDstLLAddr].lladdr == DB.mac
+    checked = Ether(answer)
+    del checked[ICMPv6ND_NA].cksum
+    assert Ether(bytes(checked))[ICMPv6ND_NA].cksum == packet[ICMPv6ND_NA].cksum
+
+
 def from_web(src: str, dst: str, message: Packet, hlim: int = 255) -> Packet:
     return Ether(src=WEB.mac, dst=DB.mac) / IPv6(src=src, dst=dst, hlim=hlim) / message
 
