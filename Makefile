@@ -20,7 +20,7 @@ OVN := $(VENV)/ovn
 OVN_DOWNLOAD := apt-get download -qq -o APT::Sandbox::User=root ovn-common ovn-central ovn-host
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo mininet test test-unit test-ovs test-net lint bench bench-quick bench-setup clean
+.PHONY: help setup system demo mininet test test-unit test-ovs test-net attack lint bench bench-quick bench-setup clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ demo: setup ## Two hosts and their guests in namespaces, end to end
 mininet: setup ## Every Mininet topology, by mn itself: pingall, and whether it gives what it should
 	$(AS_ROOT) topo.mininet_check
 
-test: test-unit test-ovs test-net ## All tests
+test: test-unit test-ovs test-net attack ## All tests
 
 test-unit: setup ## Tests that need nothing
 	$(RUN) pytest tests/unit
@@ -43,6 +43,9 @@ test-ovs: setup ## Tests on a private Open vSwitch, without root
 
 test-net: setup ## Tests with real traffic between namespaces, as root
 	$(AS_ROOT) pytest -p no:cacheprovider tests/net
+
+attack: setup ## A malicious guest and a malicious neighbour on the substrate try all that docs/security.md names, as root
+	$(AS_ROOT) pytest -p no:cacheprovider tests/attack
 
 lint: setup ## ruff and mypy
 	$(RUN) ruff check

@@ -16,7 +16,13 @@ Figure = Callable[[str, object, str], None]
 FIGURES = pytest.StashKey[list[str]]()
 TESTS = Path(__file__).parent
 OPEN_VSWITCH = ("ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
-COMMANDS = {"ovs": OPEN_VSWITCH, "net": (*OPEN_VSWITCH, "ip", "ethtool", "ping", "tcpdump", "mn", "nft")}
+COMMANDS = {
+    "ovs": OPEN_VSWITCH,
+    "net": (*OPEN_VSWITCH, "ip", "ethtool", "ping", "tcpdump", "mn", "nft"),
+    "attack": (*OPEN_VSWITCH, "ip", "ethtool", "ping"),
+}
+AS_ROOT = {"net": "make test-net", "attack": "make attack"}
+"""Tiers that need root, and what runs them so."""
 
 
 def tier_of(item: pytest.Item) -> str:
@@ -29,8 +35,8 @@ def unmet(tier: str) -> str | None:
     missing = [command for command in COMMANDS.get(tier, ()) if shutil.which(command) is None]
     if missing:
         return f"tests/{tier} needs {', '.join(missing)}: run `make setup`"
-    if tier == "net" and os.geteuid() != 0:
-        return "tests/net needs root: run `make test-net`"
+    if tier in AS_ROOT and os.geteuid() != 0:
+        return f"tests/{tier} needs root: run `{AS_ROOT[tier]}`"
     return None
 
 
