@@ -26,10 +26,10 @@ AUDIT_INTERVAL: Final = 30.0
 AUDIT_SHARE: Final = 0.01
 """Of the time, how much reading back may take: the switch does nothing else meanwhile."""
 
-PACE: Final = 0.003
+PACE: Final = 0.005
 """Seconds that the switch should take over one bundle while others wait their turn. It loads flows five times as fast
 as it replaces them, so how many that are is found out as it goes."""
-SLICES: Final = (25, 400)
+SLICES: Final = (50, 400)
 """Addresses in such a bundle, at least and at most."""
 
 RETRY_INTERVAL: Final = 1.0
@@ -80,8 +80,8 @@ class Reconciler:
         """Of what was sent last, until it is confirmed."""
         self._added = self._deleted = 0
         """Flows sent since the log last said so."""
-        self._finished = 0.0
-        """When a bundle was last confirmed, on the monotonic clock."""
+        self._sent = self._answered = 0.0
+        """When that was sent, and when the one before it was confirmed, on the monotonic clock."""
         self._next: _State | None = None
         """What is so when it is."""
         self._changed = hub.Event()
@@ -179,20 +179,19 @@ class Reconciler:
 
     def _send(self, change: Change) -> None:
         """Send a change, and see that the one before it has been made: while the switch works, the next is prepared."""
-        ticket = self.switch.begin(change)
+        ticket, sent = self.switch.begin(change), time.monotonic()
         self._confirm()
-        self._ticket = ticket
+        self._ticket, self._sent = ticket, sent
 
     def _confirm(self) -> None:
         ticket, self._ticket = self._ticket, None
         if ticket:
-            self.switch.finish(ticket)
-            self._keep_pace()
+            answered = self.switch.finish(ticket)
+            self._keep_pace(answered - max(self._sent, self._answered))
+            self._answered = answered
 
-    def _keep_pace(self) -> None:
-        """Make bundles larger or smaller, by how long it is since the one before was done."""
-        now = time.monotonic()
-        took, self._finished = now - self._finished, now
+    def _keep_pace(self, took: float) -> None:
+        """Make bundles larger or smaller, by how long the switch took over one: from when it had it and none before."""
         if self._flows and self._flows.busy:
             fewest, most = SLICES
             by = min(2.0, max(0.5, PACE / took))

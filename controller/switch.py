@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+import time
 from array import array
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
@@ -70,7 +71,7 @@ class Switch:
         else:
             # Here, so that parts are not kept until the last one has come.
             question.read(message)
-            self._answer(message.xid, question.is_last(message))
+            self._answer(message.xid, time.monotonic() if question.is_last(message) else 0.0)
 
     def cookies(self) -> array[int]:
         """The cookies of all flows of ours that the switch holds."""
@@ -89,8 +90,8 @@ class Switch:
         xid = next(_xids)
         return self._ask(xid, _chunks(wire.bundle(change, next(self._bundles), xid)), lambda _: None, _is_commit_reply)
 
-    def finish(self, ticket: Ticket) -> None:
-        """Wait until the switch has answered in full."""
+    def finish(self, ticket: Ticket) -> float:
+        """Wait until the switch has answered in full; return when it had, on the monotonic clock."""
         while True:
             try:
                 answer = ticket.answers.get(timeout=ANSWER_TIMEOUT)
@@ -99,7 +100,7 @@ class Switch:
             if isinstance(answer, SwitchError):
                 raise answer
             if answer:
-                return
+                return float(answer)
 
     def watch(self) -> None:
         """Ask to be told when anyone changes flows. The news come as flow monitor replies."""
@@ -130,7 +131,7 @@ class Switch:
                 break
         return ticket
 
-    def _answer(self, xid: int, answer: bool | SwitchError) -> None:
+    def _answer(self, xid: int, answer: float | SwitchError) -> None:
         self._questions[xid].answers.put(answer)
         if answer:
             del self._questions[xid]
@@ -142,7 +143,7 @@ class Ticket(NamedTuple):
     read: Callable[[Any], None]
     is_last: Callable[[Any], bool]
     answers: Any
-    """For each part, whether it was the last; or a `SwitchError`."""
+    """When the last part came, on the monotonic clock, and 0 for each before it; or a `SwitchError`."""
 
 
 def _is_last_part(answer: Any) -> bool:
