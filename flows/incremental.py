@@ -318,7 +318,7 @@ class _Step:
 
     def change(self) -> Change:
         """A flow that stays, or only changes hands, is not touched."""
-        added = {cookie for cookie, more in self.more.items() if more > 0}
+        added = {cookie: None for cookie, more in self.more.items() if more > 0}
         gone = (cookie for cookie, more in self.more.items() if more < 0)
         delete = tuple(cookie for cookie in gone if self._in_place_of.get(cookie) not in added)
         return Change(tuple(self._flows[cookie] for cookie in added), delete)

@@ -76,15 +76,15 @@ def test_one_flow_deleted_or_changed_behind_our_back_is_mended(world: World) -> 
 )
 def test_a_flow_changed_under_its_own_cookie_is_mended(world: World, command: str, forged: str) -> None:
     """mod-flows keeps the cookie, and whoever adds a flow may give it one of ours: cookies alone look right then."""
-    dump = world.a.ovs.ofctl("dump-flows", BR_NIC, "--no-stats", "table=PUSH")
-    miss = next(line for line in dump.splitlines() if "priority=0" in line)
+
+    def dump() -> list[str]:
+        return sorted(world.a.ovs.ofctl("dump-flows", BR_NIC, "--no-stats", "table=PUSH").splitlines())
+
+    before = dump()
+    miss = next(line for line in before if "priority=0" in line)
     cookie = miss.split("cookie=")[1].split(",")[0]
     world.a.ovs.ofctl(command, BR_NIC, forged.format(cookie=cookie))
-    wait_until(
-        lambda: world.a.ovs.ofctl("dump-flows", BR_NIC, "--no-stats", "table=PUSH") == dump,
-        10,
-        "the table to be as it was",
-    )
+    wait_until(lambda: dump() == before, 10, "the table to be as it was")
 
 
 def test_flows_of_others_are_left_alone_and_unknown_ones_with_our_mark_are_not(world: World) -> None:
