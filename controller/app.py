@@ -5,6 +5,7 @@ LOCKGATE_DB names the mapping database's servers, separated by commas, as in ovs
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any, Final
 
@@ -16,6 +17,9 @@ from ryu.ofproto import ofproto_v1_5
 from controller.fleet import Fleet
 from controller.replies import changed_by_others
 from mapping.schema import DEFAULT_REMOTE
+
+_NEW_OBJECTS: Final = 50_000
+"""Made before the garbage collector looks for cycles among them. Rows and flows are many, and make none."""
 
 _ANSWERS: Final = [
     ofp_event.EventOFPFlowDescStatsReply,
@@ -31,6 +35,7 @@ class Lockgate(RyuApp):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        gc.set_threshold(_NEW_OBJECTS)
         self._fleet = Fleet(os.environ.get("LOCKGATE_DB", DEFAULT_REMOTE).split(","))
 
     def start(self) -> Any:
