@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mapping import schema
 from mapping.model import RowId
 from mapping.replica import Replica
 from tests.build import (
@@ -34,9 +37,15 @@ FAR = port("far", GREEN, "02:00:00:00:00:04", HOST_C)
 WORLD = snapshot(HOST_A, HOST_B, HOST_C, BLUE, RED, GREEN, WEB, DB, SPY, FAR, MAPPINGS[:3], mapping("10.0.0.20", FAR))
 
 
-@pytest.fixture
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    with Database(tmp_path_factory.mktemp("mapping")) as database:
+@pytest.fixture(params=["standalone", "clustered"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A cluster's member remembers transactions, and after a reconnect sends only what came since; the other all."""
+    database = Database(tmp_path / "mapping")
+    if request.param == "clustered":
+        database.file.unlink()
+        place = [str(database.file), str(schema.SCHEMA_FILE), f"unix:{tmp_path}/raft"]
+        subprocess.run(["ovsdb-tool", "create-cluster", *place], check=True)
+    with database:
         yield database
 
 
