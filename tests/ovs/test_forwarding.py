@@ -132,6 +132,13 @@ def assert_counted_once(wires: Wires, before: Counter[str], reason: str) -> None
     assert caused[reason] == 1 or reason == PROBE
 
 
+def assert_refused(wires: Wires, frame: Packet, at: str, reason: str) -> None:
+    """Put in there, it goes nowhere, and is counted once."""
+    before = wires.world.drops()
+    assert wires.after(frame, at) == {}
+    assert_counted_once(wires, before, reason)
+
+
 GARP = Ether(src=WEB.mac, dst="ff:ff:ff:ff:ff:ff") / ARP(op=1, hwsrc=WEB.mac, psrc="10.0.0.11", pdst="10.0.0.11")
 ARP_REQUEST = ARP(op=1, hwsrc=WEB.mac, psrc="10.0.0.11", pdst="10.0.0.12")
 
@@ -170,9 +177,7 @@ FROM_GUEST = {
 @pytest.mark.parametrize("case", FROM_GUEST)
 def test_what_a_guest_may_not_send_goes_nowhere_and_is_counted(wires: Wires, case: str) -> None:
     frame, reason = FROM_GUEST[case]
-    before = wires.world.drops()
-    assert wires.after(frame, "web") == {}
-    assert_counted_once(wires, before, reason)
+    assert_refused(wires, frame, "web", reason)
 
 
 INNER = (
@@ -219,9 +224,7 @@ FROM_SUBSTRATE = {
 @pytest.mark.parametrize("case", FROM_SUBSTRATE)
 def test_what_the_substrate_may_not_bring_goes_nowhere_and_is_counted(wires: Wires, case: str) -> None:
     frame, reason = FROM_SUBSTRATE[case]
-    before = wires.world.drops()
-    assert wires.after(frame, "uplink-b") == {}
-    assert_counted_once(wires, before, reason)
+    assert_refused(wires, frame, "uplink-b", reason)
 
 
 def test_a_well_formed_packet_from_the_mapped_host_is_delivered(wires: Wires) -> None:
