@@ -95,14 +95,14 @@ def parse_subnet(text: str) -> IPNetwork:
         raise ValueError(
             f"subnet {_shown(text)}: write a network and its prefix length, like 10.0.0.0/24 or fd00:0:0:1::/64"
         )
-    if str(net) != text:
-        raise ValueError(f"subnet {_shown(text)}: write it as {net}")
     longest = net.max_prefixlen - 2
     if not 1 <= net.prefixlen <= longest:
         raise ValueError(f"subnet {_shown(text)}: choose a prefix of /1 to /{longest}: router and guests must fit")
     for name, taken in _NOT_FOR_GUESTS.items():
         if net.overlaps(taken):
             raise ValueError(f"subnet {_shown(text)} overlaps {taken} ({name}): choose another")
+    if str(net) != text:
+        raise ValueError(f"subnet {_shown(text)}: write it as {net}")
     return net
 
 
