@@ -211,8 +211,9 @@ def test_a_capture_sees_frames_as_they_were_sent(lab: Lab) -> None:
     tagged = plain[:12] + bytes.fromhex("81000064") + plain[12:]
     with host.capture("a", "in") as arrived, guest.capture("out") as sent, guest.capture("in") as nothing:
         guest.send(plain, tagged)
-    assert arrived.frames == sent.frames == [plain, tagged]
-    assert nothing.frames == []
+    # The guest's kernel may ask for a neighbour meanwhile.
+    ours = [[frame for frame in each.frames if b"\x88\xb5" in frame[:18]] for each in (arrived, sent, nothing)]
+    assert ours == [[plain, tagged], [plain, tagged], []]
 
 
 def test_a_moved_guest_is_plugged_at_its_new_host_only(make_lab: MakeLab) -> None:
