@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from bench.process import find
 from mapping import schema
-from mapping.model import DEFAULT_MTU, ROUTER_MAC, default_datapaths
+from mapping.model import ROUTER_MAC, default_datapaths
 
 VTEPS: Final = IPv4Address("192.0.2.0")
 ALL: Final = "10.0.0.0/8"
@@ -48,7 +48,7 @@ class Content:
     def vpc(self, name: str, subnets: Sequence[str] = (ALL,)) -> str:
         """A VPC."""
         row = {"name": name, "vni": len(self.vpcs) + 1, "subnets": ["set", list(subnets)]}
-        self.vpcs[name] = self._add("Vpc", {**row, "router_mac": ROUTER_MAC, "mtu": DEFAULT_MTU})
+        self.vpcs[name] = self._add("Vpc", {**row, "router_mac": ROUTER_MAC})
         return self.vpcs[name]
 
     def port(self, vpc: str, host: str, name: str = "") -> str:

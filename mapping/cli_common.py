@@ -56,6 +56,10 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
+_NOTHING: Final = (None, ())
+"""Values of a column that may hold nothing, and does."""
+
+
 def carry_out(options: Settings, make: Callable[[Tables], Plan]) -> None:
     """Carry out a plan and show it.
 
@@ -94,7 +98,7 @@ def _columns(edit: Edit) -> str:
         pairs = ((column, edit.before[column], edit.after[column]) for column in edit.after)
         return ", ".join(f"{column} {plan.show(before)} -> {plan.show(after)}" for column, before, after in pairs)
     row = edit.after or edit.before
-    return ", ".join(f"{column} {plan.show(value)}" for column, value in row.items() if value is not None)
+    return ", ".join(f"{column} {plan.show(value)}" for column, value in row.items() if value not in _NOTHING)
 
 
 def _edit(edit: Edit) -> dict[str, Any]:
@@ -108,7 +112,9 @@ def show_rows(options: Settings, table: str, found: dict[Key, Row]) -> None:
     if options.json:
         print_json(full)
     elif full:
-        show_table(full[0], ([plan.show(value) for value in row.values()] for row in full))
+        # A column in which nothing stands tells nothing.
+        columns = [column for column in full[0] if any(row[column] not in _NOTHING for row in full)]
+        show_table(columns, ([plan.show(row[column]) for column in columns] for row in full))
     else:
         console().print("none")
 

@@ -26,17 +26,23 @@ Name = Annotated[str, typer.Argument(help="Its name.")]
 Vni = Annotated[str, typer.Option(help="Its number on the wire, 1 to 16777215.")]
 Subnets = Annotated[list[str], typer.Option("--subnet", help="A subnet, like 10.0.0.0/24. May be repeated.")]
 RouterMac = Annotated[str | None, typer.Option(help="The MAC that answers for the subnets' routers.")]
-Mtu = Annotated[str | None, typer.Option(help="The guests' MTU in bytes.")]
+Mtu = Annotated[str | None, typer.Option(help="The guests' MTU in bytes; what the substrate carries unless given.")]
+Dns = Annotated[list[str] | None, typer.Option(help="A name server that guests are told. May be repeated.")]
+Routes = Annotated[list[str] | None, typer.Option("--route", help="A route, like 10.9.0.0/16=10.0.0.9. Repeatable.")]
 Vtep = Annotated[str, typer.Option(help="The host's address on the substrate.")]
 Encapsulation = Annotated[str | None, typer.Option("--encap", help="vxlan (unless given), geneve or gre.")]
 GuestDatapath = Annotated[str | None, typer.Option(help="Datapath id of br-guest, 16 hex digits.")]
 NicDatapath = Annotated[str | None, typer.Option(help="Datapath id of br-nic, 16 hex digits.")]
+SubstrateMtu = Annotated[str | None, typer.Option(help="Bytes of IP packet that the substrate carries; 1500.")]
 VpcName = Annotated[str, typer.Option("--vpc", help="The VPC's name.")]
 Mac = Annotated[str, typer.Option(help="The guest's MAC, like 02:00:00:00:00:01.")]
 HostName = Annotated[str, typer.Option("--host", help="The host's name.")]
 OptionalHost = Annotated[str | None, typer.Option("--host", help="The host that the guest is on.")]
 Device = Annotated[str | None, typer.Option(help="The guest's interface on br-guest; the port's name unless given.")]
 Addresses = Annotated[list[str] | None, typer.Option("--address", help="An address of the guest. May be repeated.")]
+Allowed = Annotated[list[str] | None, typer.Option(help="What else it may send from: address or network. Repeatable.")]
+LimitPairs = Annotated[list[str] | None, typer.Option("--limit", help="Like from_guest_kbps=1000. May be repeated.")]
+BootPairs = Annotated[list[str] | None, typer.Option(help="For network boot, like bios=undionly.kpxe. Repeatable.")]
 VpcArgument = Annotated[str, typer.Argument(metavar="VPC", help="The VPC's name.")]
 IpArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="An address of the VPC.")]
 PortArgument = Annotated[str, typer.Argument(metavar="PORT", help="The name of the port that has the address.")]
@@ -46,10 +52,19 @@ _APPS: Final = {"Vpc": vpc, "Host": host, "Port": port}
 
 @vpc.command("add", epilog="Example: lockgate vpc add blue --vni 5001 --subnet 10.0.0.0/24")
 def vpc_add(
-    context: typer.Context, *, name: Name, vni: Vni, subnet: Subnets, router_mac: RouterMac = None, mtu: Mtu = None
+    context: typer.Context,
+    *,
+    name: Name,
+    vni: Vni,
+    subnet: Subnets,
+    router_mac: RouterMac = None,
+    mtu: Mtu = None,
+    dns: Dns = None,
+    route: Routes = None,
 ) -> None:
     """Add a VPC."""
-    _add(context, "Vpc", name, {"vni": vni, "subnets": subnet, "router_mac": router_mac, "mtu": mtu})
+    words = {"vni": vni, "subnets": subnet, "router_mac": router_mac, "mtu": mtu, "dns": dns, "routes": route}
+    _add(context, "Vpc", name, words)
 
 
 @host.command("add", epilog="Example: lockgate host add host-a --vtep 192.0.2.1")
@@ -61,10 +76,11 @@ def host_add(
     encap: Encapsulation = None,
     guest_datapath: GuestDatapath = None,
     nic_datapath: NicDatapath = None,
+    substrate_mtu: SubstrateMtu = None,
 ) -> None:
     """Add a host. Unless given, its datapath ids are made from the VTEP: 00000067c0000201 for 192.0.2.1."""
     words = {"vtep": vtep, "encap": encap, "guest_datapath": guest_datapath, "nic_datapath": nic_datapath}
-    _add(context, "Host", name, words)
+    _add(context, "Host", name, {**words, "substrate_mtu": substrate_mtu})
 
 
 @port.command(
@@ -80,10 +96,13 @@ def port_add(
     host_name: OptionalHost = None,
     device: Device = None,
     address: Addresses = None,
+    allow: Allowed = None,
+    limit: LimitPairs = None,
+    boot: BootPairs = None,
 ) -> None:
     """Add a port, with its addresses if given."""
     words = {"vpc": vpc_name, "mac": mac, "host": host_name, "device": device}
-    _add(context, "Port", name, words, address or [])
+    _add(context, "Port", name, {**words, "allowed": allow, "limits": limit, "boot": boot}, address or [])
 
 
 @port.command("move", epilog="Example: lockgate port move web --host host-b")

@@ -174,6 +174,8 @@ class _Reader:
 
     def _field(self, field: wanted.Field, what: str, node: yaml.Node) -> Value:
         """The field's value, or None when it is wrong, which is then said."""
+        if field.pairs:
+            return self._pairs_field(field, what, node)
         if field.many:
             items = self._items(node, what)
             parsed = [self._checked(line, field.parse, text) for line, text in items or []]
@@ -185,6 +187,18 @@ class _Reader:
             self.problem(_line(node.start_mark), f"{what}: has no value: give one, or remove the line")
             return None
         return self._checked(_line(node.start_mark), field.parse, node.value)
+
+    def _pairs_field(self, field: wanted.Field, what: str, node: yaml.Node) -> Value:
+        pairs = self._pairs(node, what)
+        if pairs is None:
+            return None
+        parsed: list[Value] = []
+        for word, line, value in pairs:
+            if not isinstance(value, yaml.ScalarNode):
+                self.problem(line, f"{word!r} of {what}: a list or mapping stands here: write a single value")
+                return None
+            parsed.append(self._checked(line, field.parse, f"{word}={value.value}"))
+        return None if None in parsed else tuple(sorted(map(str, parsed)))
 
     def _addresses(self, port: str, vpc: Value, addresses: list[tuple[int, str]]) -> None:
         for line, text in addresses:

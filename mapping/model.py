@@ -7,12 +7,12 @@ A *mapping* is (VPC, inner IP) -> (the port's MAC, its host's VTEP). Rows of the
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 RowId = str
 """A row's uuid as the database writes it. Interned text: the uuid module's objects are hashed and compared in Python,
@@ -31,8 +31,8 @@ holds 15 characters (struct ofp_port, name[16] with its NUL)."""
 ROUTER_MAC = "0a:00:5e:00:00:01"
 """MAC of every VPC's router unless the VPC names another: locally administered, the same everywhere."""
 
-DEFAULT_MTU = 1400
-"""Bytes of inner IP packet that fit a 1500 byte substrate under any of the three encapsulations, with room."""
+SUBSTRATE_MTU = 1500
+"""Largest IP packet that the substrate carries from and to a host that says nothing else, in bytes."""
 
 
 class Encap(enum.StrEnum):
@@ -41,6 +41,13 @@ class Encap(enum.StrEnum):
     VXLAN = "vxlan"
     GENEVE = "geneve"
     GRE = "gre"
+
+    def overhead(self, version: int) -> int:
+        """Bytes that it adds to an inner IP packet, on a substrate of this version of IP.
+
+        These are the inner Ethernet header, its own (of GRE with the key, RFC 2890), UDP's unless it is GRE, and IP's.
+        """
+        return 14 + (8 if self is Encap.GRE else 16) + (20 if version == 4 else 40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,13 @@ class Host:
     encap: Encap
     guest_datapath: int
     nic_datapath: int
+    substrate_mtu: int = SUBSTRATE_MTU
+    """Largest IP packet that the substrate carries to and from here, in bytes."""
+
+    @property
+    def largest_inner(self) -> int:
+        """Largest inner IP packet that can be sent here whole, in bytes."""
+        return self.substrate_mtu - self.encap.overhead(self.vtep_ip.version)
 
     def reaches(self, other: Host) -> bool:
         """Whether a tunnel can lead there: both VTEPs must be of one version of IP."""
@@ -68,7 +82,12 @@ class Vpc:
     vni: int
     subnets: tuple[IPNetwork, ...]
     router_mac: str
-    mtu: int
+    mtu: int | None
+    """Of its guests, in bytes of IP packet; None: see `guest_mtu`."""
+    dns: tuple[IPAddress, ...] = ()
+    """The servers that guests are to ask for names, IPv4 first."""
+    routes: tuple[tuple[IPNetwork, IPAddress], ...] = ()
+    """What guests are told beyond their subnets: destination, and the next hop, which is in one of the subnets."""
     guest_ranges: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
     """First and last address, as numbers, that guests may have in each subnet: not its own, the router's, broadcast.
 
@@ -85,6 +104,20 @@ class Vpc:
             yield subnet.network_address + 1
 
 
+class Limits(NamedTuple):
+    """How much a port may send and receive; 0: as much as there is."""
+
+    from_guest_kbps: int = 0
+    to_guest_kbps: int = 0
+    """Thousand bits a second."""
+    from_guest_pps: int = 0
+    to_guest_pps: int = 0
+    """Packets a second."""
+
+
+UNLIMITED: Final = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """A guest's attachment to its VPC. While `host` is None it can neither send nor receive."""
@@ -95,6 +128,11 @@ class Port:
     mac: str
     host: RowId | None
     device: str
+    allowed: tuple[IPNetwork, ...] = ()
+    """What the guest may send from besides the addresses that are mapped to it: single addresses, and networks."""
+    limits: Limits = UNLIMITED
+    boot: tuple[tuple[str, str], ...] = ()
+    """What a guest that boots over the network is told: see `mapping.values.parse_boot`."""
 
 
 class Mapping(NamedTuple):
@@ -139,6 +177,17 @@ class Snapshot:
     ports: MappingABC[RowId, Port] = field(default_factory=dict)
     mappings: MappingABC[RowId, Mapping] = field(default_factory=dict)
     bad: tuple[BadRow, ...] = ()
+
+
+def guest_mtu(vpc: Vpc, hosts: Iterable[Host]) -> int:
+    """The MTU of a VPC's guests, in bytes of IP packet.
+
+    Unless the VPC says, it is the largest that every one of `hosts`, which are all there are, can be sent whole: a
+    guest's MTU must not depend on where its neighbours are.
+    """
+    if vpc.mtu is not None:
+        return vpc.mtu
+    return min((host.largest_inner for host in hosts), default=SUBSTRATE_MTU - Encap.VXLAN.overhead(6))
 
 
 def default_datapaths(vtep_ip: IPAddress) -> tuple[int, int]:

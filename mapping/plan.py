@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from mapping import reach, wanted
+from mapping import reach, schema, wanted
 from mapping.model import RowId
 from mapping.rows import Tables
 from mapping.schema import Json
@@ -142,7 +142,7 @@ def _exists(edit: Edit, there: Content) -> Fault:
 def show(value: Value) -> str:
     """A value in words."""
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(value) or "none"
     return "none" if value is None else str(value)
 
 
@@ -161,17 +161,25 @@ def _operations(edits: tuple[Edit, ...], ids: dict[Ref, RowId]) -> list[Operatio
         ref = (table, (str(name),))
         return ["named-uuid", new[ref]] if ref in new else ["uuid", str(ids[ref])]
 
-    def encode(column: str, value: Value) -> Json:
+    def encode(table: str, column: str, value: Value) -> Json:
         if column in wanted.REFERENCES:
             return reference(wanted.REFERENCES[column], value)
+        if schema.is_map(table, column):
+            kind = int if schema.columns(table)[column]["value"]["type"] == "integer" else str
+            pairs = (text.partition("=") for text in wanted.texts(value))
+            return ["map", [[word, kind(text)] for word, _, text in pairs]]
+        if value is None:
+            return ["set", []]
         return ["set", list(value)] if isinstance(value, tuple) else value
 
     operations: list[Operation] = []
     for edit in edits:
-        columns = {column: encode(column, value) for column, value in edit.after.items()}
+        columns = {column: encode(edit.table, column, value) for column, value in edit.after.items()}
         if edit.action == "add":
             names = ("vpc", "ip") if edit.table == "Mapping" else ("name",)
-            columns |= {column: encode(column, value) for column, value in zip(names, edit.key, strict=True)}
+            columns |= {
+                column: encode(edit.table, column, value) for column, value in zip(names, edit.key, strict=True)
+            }
             uuid_name = new[edit.table, edit.key]
             operations.append({"op": "insert", "table": edit.table, "row": columns, "uuid-name": uuid_name})
             continue

@@ -12,7 +12,7 @@ from collections.abc import Mapping as MappingABC
 from typing import Any
 
 from mapping import values
-from mapping.model import BadRow, Host, Mapping, Port, RowId, Snapshot, Vpc
+from mapping.model import SUBSTRATE_MTU, UNLIMITED, BadRow, Host, Limits, Mapping, Port, RowId, Snapshot, Vpc
 from mapping.schema import Json
 
 Row = dict[str, Json]
@@ -20,9 +20,9 @@ Tables = MappingABC[str, MappingABC[RowId, Row]]
 
 READ_COLUMNS: dict[str, tuple[str, ...]] = {
     "Global": ("config_seq",),
-    "Host": ("name", "vtep_ip", "encap", "guest_datapath", "nic_datapath"),
-    "Vpc": ("name", "vni", "subnets", "router_mac", "mtu"),
-    "Port": ("name", "vpc", "mac", "host", "device"),
+    "Host": ("name", "vtep_ip", "encap", "guest_datapath", "nic_datapath", "substrate_mtu"),
+    "Vpc": ("name", "vni", "subnets", "router_mac", "mtu", "dns", "routes"),
+    "Port": ("name", "vpc", "mac", "host", "device", "allowed", "limits", "boot"),
     "Mapping": ("vpc", "ip", "port"),
 }
 """What decides the flows. A host's status columns are not here: a controller's own reports must not wake it."""
@@ -69,16 +69,20 @@ def _host(uuid: RowId, row: Row) -> Host:
         values.parse_encap(row["encap"]),
         values.parse_datapath(row["guest_datapath"]),
         values.parse_datapath(row["nic_datapath"]),
+        next(iter(atoms(row["substrate_mtu"])), SUBSTRATE_MTU),
     )
 
 
 def _vpc(uuid: RowId, row: Row) -> Vpc:
     subnets = values.in_order(values.parse_subnet(text) for text in atoms(row["subnets"]))
     values.check_subnets(subnets)
-    values.check_mtu(row["mtu"], subnets)
-    return Vpc(
-        uuid, values.parse_name(row["name"]), row["vni"], subnets, values.parse_mac(row["router_mac"]), row["mtu"]
-    )
+    mtu = next(iter(atoms(row["mtu"])), None)
+    values.check_mtu(mtu, subnets)
+    dns = values.in_family_order(values.parse_ip(text) for text in atoms(row["dns"]))
+    routes = tuple(values.parse_route(f"{to}={hop}") for to, hop in sorted(as_dict(row["routes"]).items()))
+    values.check_routes(routes, subnets)
+    name, router_mac = values.parse_name(row["name"]), values.parse_mac(row["router_mac"])
+    return Vpc(uuid, name, row["vni"], subnets, router_mac, mtu, dns, routes)
 
 
 def _port(uuid: RowId, row: Row) -> Port:
@@ -86,7 +90,11 @@ def _port(uuid: RowId, row: Row) -> Port:
     host = next(iter(uuids(row["host"])), None)
     device = row["device"] if host is None else values.parse_device(row["device"])
     name, mac = values.parse_name(row["name"]), values.parse_mac(row["mac"])
-    return Port(uuid, copy(name), vpc, copy(mac), host, copy(device))
+    allowed = tuple(values.parse_allowed(text) for text in sorted(atoms(row["allowed"])))
+    limits = [values.parse_limit(f"{word}={value}") for word, value in row["limits"][1]]
+    boot = tuple(sorted(values.parse_boot(f"{word}={value}") for word, value in row["boot"][1]))
+    known = Limits(**dict(limits)) if limits else UNLIMITED
+    return Port(uuid, copy(name), vpc, copy(mac), host, copy(device), allowed, known, boot)
 
 
 def _mapping(uuid: RowId, row: Row) -> Mapping:
@@ -115,7 +123,16 @@ def raw(value: Port | Mapping) -> Row:
     if isinstance(value, Mapping):
         return {"vpc": ["uuid", value.vpc], "ip": value.ip, "port": ["uuid", value.port]}
     host = ["set", []] if value.host is None else ["uuid", value.host]
-    return {"name": value.name, "vpc": ["uuid", value.vpc], "mac": value.mac, "host": host, "device": value.device}
+    return {
+        "name": value.name,
+        "vpc": ["uuid", value.vpc],
+        "mac": value.mac,
+        "host": host,
+        "device": value.device,
+        "allowed": ["set", [values.show_allowed(net) for net in value.allowed]],
+        "limits": ["map", [[word, limit] for word, limit in value.limits._asdict().items() if limit]],
+        "boot": ["map", [list(pair) for pair in value.boot]],
+    }
 
 
 Parsed = MappingABC[str, MappingABC[RowId, Any]]

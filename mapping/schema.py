@@ -44,6 +44,16 @@ def is_composite(table: str, column: str) -> bool:
     return bool(columns(table)[column].get("max", 1) != 1)
 
 
+def is_map(table: str, column: str) -> bool:
+    """Whether the column holds pairs of a key and a value."""
+    return "value" in columns(table)[column]
+
+
+def is_optional(table: str, column: str) -> bool:
+    """Whether the column may hold nothing."""
+    return bool(columns(table)[column].get("min", 1) == 0)
+
+
 @cache
 def default(table: str, column: str) -> Json:
     """What the column is in a row that an update does not name it for (updates leave defaults out)."""

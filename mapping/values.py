@@ -14,12 +14,13 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
-from mapping.model import DEVICE_MAX, VNI_MAX, Encap, IPAddress, IPNetwork
+from mapping.model import DEVICE_MAX, VNI_MAX, Encap, IPAddress, IPNetwork, Limits
 
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 _DEVICE = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{DEVICE_MAX - 1}}}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_FILE = re.compile(r"[!-~]{1,127}")
 _DATAPATH = re.compile(r"[0-9a-f]{16}")
 
 
@@ -85,13 +86,18 @@ def parse_vtep_ip(text: str) -> IPAddress:
     return ip
 
 
+def _network(text: str) -> IPNetwork | None:
+    """A network that is written with its prefix length, in whatever spelling; None: it is none."""
+    try:
+        return ip_network(text, strict=False) if "/" in text and "%" not in text else None
+    except ValueError:
+        return None
+
+
 def parse_subnet(text: str) -> IPNetwork:
     """A subnet of a VPC, /1 to /30 or, of IPv6, to /126, of addresses that a guest may have."""
-    try:
-        net = ip_network(text, strict=False)
-    except ValueError:
-        net = None
-    if net is None or "/" not in text or "%" in text:
+    net = _network(text)
+    if net is None:
         raise ValueError(
             f"subnet {_shown(text)}: write a network and its prefix length, like 10.0.0.0/24 or fd00:0:0:1::/64"
         )
@@ -132,13 +138,92 @@ def check_subnets(subnets: tuple[IPNetwork, ...]) -> None:
             raise ValueError(f"subnets {low} and {high} overlap: remove one")
 
 
-def check_mtu(mtu: int, subnets: tuple[IPNetwork, ...]) -> None:
+def in_family_order(addresses: Iterable[IPAddress]) -> tuple[IPAddress, ...]:
+    """Addresses sorted, IPv4 first."""
+    return tuple(sorted(addresses, key=lambda ip: (ip.version, ip.packed)))
+
+
+def check_mtu(mtu: int | None, subnets: tuple[IPNetwork, ...]) -> None:
     """Raise ValueError unless guests with addresses of these subnets may have this MTU: IPv6 needs 1280, RFC 8200."""
-    if mtu < _IPV6_MTU and any(subnet.version == 6 for subnet in subnets):
+    if mtu is not None and mtu < _IPV6_MTU and any(subnet.version == 6 for subnet in subnets):
         raise ValueError(f"MTU {mtu} is too small for IPv6: choose at least {_IPV6_MTU}, or have no IPv6 subnet")
 
 
 _IPV6_MTU: Final = 1280
+
+
+def parse_route(text: str) -> tuple[IPNetwork, IPAddress]:
+    """A destination and the next hop to it, written "10.9.0.0/16=10.0.0.254"."""
+    destination, _, hop = text.partition("=")
+    net = _network(destination)
+    if net is None or not hop:
+        raise ValueError(f"route {_shown(text)}: write a network and the next hop to it, like 10.9.0.0/16=10.0.0.254")
+    if str(net) != destination:
+        raise ValueError(f"route to {_shown(destination)}: write it as {net}")
+    ip = parse_ip(hop)
+    if ip.version != net.version:
+        raise ValueError(f"route to {net}: its next hop {ip} is of the other IP version: name one of the same")
+    return net, ip
+
+
+def check_routes(routes: Iterable[tuple[IPNetwork, IPAddress]], subnets: tuple[IPNetwork, ...]) -> None:
+    """Raise ValueError unless guests of these subnets can reach each route's next hop."""
+    for net, hop in routes:
+        if not any(hop in subnet for subnet in subnets):
+            raise ValueError(
+                f"route to {net}: its next hop {hop} is outside the subnets ({', '.join(map(str, subnets))}): "
+                "choose one inside"
+            )
+
+
+def parse_allowed(text: str) -> IPNetwork:
+    """What a guest may send from besides its own addresses: an address, or a network, of no host and no multicast."""
+    if "/" not in text:
+        return ip_network(parse_ip(text))
+    net = _network(text)
+    if net is None or not 1 <= net.prefixlen < net.max_prefixlen:
+        raise ValueError(f"allowed {_shown(text)}: write an address, like 10.0.0.9, or a network, like 10.0.1.0/28")
+    for name, taken in _NOT_FOR_GUESTS.items():
+        if net.overlaps(taken):
+            raise ValueError(f"allowed {_shown(text)} overlaps {taken} ({name}): choose another")
+    if str(net) != text:
+        raise ValueError(f"allowed {_shown(text)}: write it as {net}")
+    return net
+
+
+def show_allowed(net: IPNetwork) -> str:
+    """The text that `parse_allowed` takes."""
+    return str(net.network_address if net.prefixlen == net.max_prefixlen else net)
+
+
+def parse_limit(text: str) -> tuple[str, int]:
+    """One limit of a port, by its name in `mapping.model.Limits`, written "from_guest_kbps=1000"."""
+    word, _, number = text.partition("=")
+    if word not in Limits._fields:
+        raise ValueError(f"limit {_shown(word)}: choose {', '.join(Limits._fields)}")
+    if not _NUMBER.fullmatch(number):
+        raise ValueError(f"limit {word} {_shown(number)}: choose a whole number from 1 to 999999999")
+    return word, int(number)
+
+
+BOOT: Final = ("next_server", "bios", "uefi-x64", "uefi-arm64", "uefi-http-x64", "uefi-http-arm64", "ipxe")
+"""What `Port.boot` may name: the server that has the files, an IPv4 address, and the file for each kind of client.
+
+The kinds are those of RFC 4578 (2.1) and its registry: 0, 7 and 9, 11, 16, 19; and a client that is iPXE already.
+"""
+
+
+def parse_boot(text: str) -> tuple[str, str]:
+    """One thing that a guest is told which boots over the network, by its name in `BOOT`: "bios=undionly.kpxe"."""
+    word, _, value = text.partition("=")
+    if word not in BOOT:
+        raise ValueError(f"boot {_shown(word)}: choose {', '.join(BOOT)}")
+    if word == "next_server":
+        if parse_ip(value).version != 4:
+            raise ValueError(f"boot next_server {_shown(value)}: write an IPv4 address: BOOTP has no room for another")
+    elif not _FILE.fullmatch(value):
+        raise ValueError(f"boot {word} {_shown(value)}: write a file's name or URL, 1 to 127 visible ASCII characters")
+    return word, value
 
 
 def check_guest_ip(ip: IPAddress, subnets: tuple[IPNetwork, ...]) -> None:

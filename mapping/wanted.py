@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from mapping import rows, values
-from mapping.model import DEFAULT_MTU, ROUTER_MAC, Encap, RowId, default_datapaths
+from mapping import rows, schema, values
+from mapping.model import ROUTER_MAC, Encap, IPNetwork, RowId, default_datapaths
 from mapping.rows import Tables
 
 Value = str | int | tuple[str, ...] | None
-"""A column's value: canonical text, a number, a set as sorted texts, or nothing. A reference is its target's name."""
+"""A column's value: canonical text, a number, or nothing; a set as sorted texts, a map as those of "key=value". A
+reference is its target's name."""
 
 Key = tuple[str, ...]
 """What a row is known by: (name,), or (VPC, address) for a mapping."""
@@ -45,12 +46,16 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """How a person writes one column: `parse` checks the text and gives the value. `many` takes a list of texts."""
+    """How a person writes one column: `parse` checks the text and gives the value.
+
+    `many` takes a list of texts, `pairs` pairs of a key and a value, each of which is checked as "key=value".
+    """
 
     column: str
     parse: Callable[[str], Value]
     required: bool = False
     many: bool = False
+    pairs: bool = False
 
 
 def _text(parse: Callable[[str], Any]) -> Callable[[str], Value]:
@@ -69,18 +74,24 @@ FIELDS: Final[dict[str, dict[str, Field]]] = {
         "subnets": Field("subnets", _text(values.parse_subnet), required=True, many=True),
         "router_mac": Field("router_mac", _text(values.parse_mac)),
         "mtu": Field("mtu", values.parse_mtu),
+        "dns": Field("dns", _text(values.parse_ip), many=True),
+        "routes": Field("routes", _text(values.parse_route), pairs=True),
     },
     "Host": {
         "vtep": Field("vtep_ip", _text(values.parse_vtep_ip), required=True),
         "encap": Field("encap", _text(values.parse_encap)),
         "guest_datapath": Field("guest_datapath", _text(values.parse_datapath)),
         "nic_datapath": Field("nic_datapath", _text(values.parse_datapath)),
+        "substrate_mtu": Field("substrate_mtu", values.parse_mtu),
     },
     "Port": {
         "vpc": Field("vpc", _text(values.parse_name), required=True),
         "mac": Field("mac", _text(values.parse_mac), required=True),
         "host": Field("host", _text(values.parse_name)),
         "device": Field("device", _text(values.parse_device)),
+        "allowed": Field("allowed", _text(values.parse_allowed), many=True),
+        "limits": Field("limits", _text(values.parse_limit), pairs=True),
+        "boot": Field("boot", _text(values.parse_boot), pairs=True),
     },
 }
 """Table -> the word a person writes -> what it means."""
@@ -125,9 +136,11 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
 
 def complete(table: str, key: Key, row: Row) -> Iterator[Fault]:
     """Fill in what `row` leaves out, in place; yield what is wrong with the row on its own."""
+    for field in FIELDS[table].values():
+        if not field.required and schema.is_optional(table, field.column):
+            row.setdefault(field.column, () if field.many or field.pairs else None)
     if table == "Vpc":
         row.setdefault("router_mac", ROUTER_MAC)
-        row.setdefault("mtu", DEFAULT_MTU)
         if "subnets" in row:
             yield from _check_subnets(key, row)
     elif table == "Host":
@@ -142,8 +155,14 @@ def complete(table: str, key: Key, row: Row) -> Iterator[Fault]:
 
 def _check_subnets(key: Key, row: Row) -> Iterator[Fault]:
     subnets = tuple(map(values.parse_subnet, texts(row["subnets"])))
-    mtu = int(str(row["mtu"]))
-    for column, check_it in (("subnets", values.check_subnets), ("mtu", partial(values.check_mtu, mtu))):
+    mtu = None if row["mtu"] is None else int(str(row["mtu"]))
+    routes = [values.parse_route(text) for text in texts(row["routes"])]
+    checks: dict[str, Callable[[tuple[IPNetwork, ...]], None]] = {
+        "subnets": values.check_subnets,
+        "mtu": partial(values.check_mtu, mtu),
+        "routes": partial(values.check_routes, routes),
+    }
+    for column, check_it in checks.items():
         try:
             check_it(subnets)
         except ValueError as error:
@@ -178,8 +197,12 @@ def named(tables: Tables) -> tuple[dict[str, dict[Key, Row]], dict[tuple[str, Ke
             for column in rows.READ_COLUMNS[table]:
                 if column in REFERENCES:
                     row[column] = next((names[target] for target in rows.uuids(raw[column])), None)
-                elif column == "subnets":
+                elif schema.is_map(table, column):
+                    row[column] = tuple(sorted(f"{word}={value}" for word, value in raw[column][1]))
+                elif schema.is_composite(table, column):
                     row[column] = tuple(sorted(rows.atoms(raw[column])))
+                elif schema.is_optional(table, column):
+                    row[column] = next(iter(rows.atoms(raw[column])), None)
                 else:
                     row[column] = raw[column]
             key = tuple(str(row.pop(column)) for column in (("vpc", "ip") if table == "Mapping" else ("name",)))

@@ -6,8 +6,8 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from uuid import NAMESPACE_OID, uuid5
 
+from mapping import rows, schema
 from mapping.model import (
-    DEFAULT_MTU,
     ROUTER_MAC,
     Encap,
     Host,
@@ -18,6 +18,12 @@ from mapping.model import (
     Vpc,
     default_datapaths,
 )
+from mapping.rows import Row
+
+
+def filled(table: str, row: Row) -> Row:
+    """A row with what it leaves out, as a replica completes it."""
+    return {column: row.get(column, schema.default(table, column)) for column in rows.READ_COLUMNS[table]}
 
 
 def uuid(*names: object) -> RowId:
@@ -31,7 +37,7 @@ def host(name: str, vtep: str, encap: Encap = Encap.VXLAN) -> Host:
 
 def vpc(name: str, vni: int, *subnets: str) -> Vpc:
     networks = tuple(map(ip_network, subnets or ("10.0.0.0/24", "fd00::/64")))
-    return Vpc(uuid("vpc", name), name, vni, networks, ROUTER_MAC, DEFAULT_MTU)
+    return Vpc(uuid("vpc", name), name, vni, networks, ROUTER_MAC, None)
 
 
 def port(name: str, in_vpc: Vpc, mac: str, on: Host | None) -> Port:

@@ -123,7 +123,8 @@ def insert(world: Snapshot) -> list[Operation]:
         row |= {"guest_datapath": f"{host.guest_datapath:016x}", "nic_datapath": f"{host.nic_datapath:016x}"}
         rows.append(("Host", host.uuid, row))
     for vpc in world.vpcs.values():
-        row = {"name": vpc.name, "vni": vpc.vni, "router_mac": vpc.router_mac, "mtu": vpc.mtu}
+        row = {"name": vpc.name, "vni": vpc.vni, "router_mac": vpc.router_mac}
+        row |= {"mtu": vpc.mtu} if vpc.mtu else {}
         row |= {"subnets": ["set", [str(subnet) for subnet in vpc.subnets]]}
         rows.append(("Vpc", vpc.uuid, row))
     for port in world.ports.values():

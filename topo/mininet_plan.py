@@ -12,11 +12,12 @@ from ipaddress import IPv4Address, IPv4Network
 from string import ascii_lowercase
 from typing import Final
 
-from mapping.model import DEFAULT_MTU, default_datapaths
+from mapping.model import SUBSTRATE_MTU, Encap, default_datapaths
 from topo.spec import CONTROL_NETWORK, GuestSpec, HostSpec, LabError
 
 _VTEPS: Final = IPv4Network("192.0.2.0/24")
 _SHARED: Final = IPv4Network("10.0.0.0/24")
+_MTU: Final = SUBSTRATE_MTU - max(encap.overhead(4) for encap in Encap)
 _FIRST_CONTROL: Final = 10
 _FIRST_GUEST: Final = 11
 _FIRST_VNI: Final = 5001
@@ -165,7 +166,7 @@ def _guest(vpc: str, number: int, index: int, host: str, own: IPv4Network | None
     networks = [_SHARED, *([own] if own else [])]
     addresses = [f"{network[_FIRST_GUEST + index]}/{network.prefixlen}" for network in networks]
     mac = f"02:00:00:00:{number + 1:02x}:{_FIRST_GUEST + index:02x}"
-    return GuestSpec(name, host, name, vpc, mac, addresses, str(_SHARED[1]), DEFAULT_MTU)
+    return GuestSpec(name, host, name, vpc, mac, addresses, str(_SHARED[1]), _MTU)
 
 
 def _letters(index: int) -> str:

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, ip_address
 from typing import Final, Self
 
 from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC
-from mapping.model import IPAddress, Port, Snapshot
+from mapping.model import IPAddress, Port, Snapshot, guest_mtu
 
 CONTROL_NETWORK: Final = IPv4Network("198.51.100.0/24")
 CONTROL_IP: Final = CONTROL_NETWORK[1]
@@ -96,7 +96,12 @@ class Spec:
                 for number, host in enumerate(hosts)
             ],
             [_guest(snapshot, port, snapshot.hosts[port.host].name) for port in ports if port.host],
-            max([1500, *(vpc.mtu + ENCAPSULATION_BYTES for vpc in snapshot.vpcs.values())]),
+            max(
+                [
+                    *(host.substrate_mtu for host in hosts),
+                    *(vpc.mtu + ENCAPSULATION_BYTES for vpc in snapshot.vpcs.values() if vpc.mtu),
+                ]
+            ),
         )
 
     def to_json(self) -> str:
@@ -122,9 +127,8 @@ def _guest(snapshot: Snapshot, port: Port, host: str) -> GuestSpec:
         subnet = next(subnet for subnet in vpc.subnets if address in subnet)
         addresses.append(f"{address}/{subnet.prefixlen}")
         gateways.setdefault(address.version, str(subnet[1]))
-    return GuestSpec(
-        port.name, host, port.device, vpc.name, port.mac, addresses, gateways.get(4), vpc.mtu, gateways.get(6)
-    )
+    mtu = guest_mtu(vpc, snapshot.hosts.values())
+    return GuestSpec(port.name, host, port.device, vpc.name, port.mac, addresses, gateways.get(4), mtu, gateways.get(6))
 
 
 def _common_prefix(vteps: Sequence[IPAddress]) -> int:

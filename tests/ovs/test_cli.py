@@ -103,10 +103,10 @@ def test_row_by_row(lockgate: Lockgate) -> None:
         {"vpc": "blue", "ip": "10.0.1.12", "port": "web"},
     ]
     row = {"name": "web", "vpc": "blue", "mac": "02:00:00:00:00:01", "host": None, "device": "web"}
-    assert lockgate("--json", "port", "list").json == [row]
+    assert lockgate("--json", "port", "list").json == [{**row, "allowed": [], "limits": [], "boot": []}]
     assert [line.split() for line in lockgate("vpc", "list").out.splitlines()] == [
-        ["name", "vni", "subnets", "router_mac", "mtu"],
-        ["blue", "5001", "10.0.0.0/24,", "10.0.1.0/24", "0a:00:5e:00:00:01", "1400"],
+        ["name", "vni", "subnets", "router_mac"],
+        ["blue", "5001", "10.0.0.0/24,", "10.0.1.0/24", "0a:00:5e:00:00:01"],
     ]
     lockgate("mapping", "delete", "blue", "10.0.1.12")
     assert len(lockgate("port", "delete", "web", "--json").json["edits"]) == 2

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mapping import document, plan, service, wanted
+from mapping import document, plan, schema, service, wanted
 from mapping.plan import Operation, Plan
 from mapping.rows import Tables
 from mapping.wanted import Content
@@ -254,6 +254,6 @@ def test_files_that_are_no_mapping_database(tmp_path: Path) -> None:
     old.write_text('{"name": "Lockgate_Mapping", "version": "0.9.0", "tables": {}}')
     subprocess.run(["ovsdb-tool", "create", str(file), str(old)], check=True)
     with pytest.raises(
-        MappingError, match=r"has schema version 0.9.0, this program 1.0.0: convert it with `ovsdb-tool"
+        MappingError, match=rf"has schema version 0.9.0, this program {schema.version()}: convert it with `ovsdb-tool"
     ):
         service.prepare(file, [])

@@ -44,14 +44,34 @@ def test_the_examples_are_good(path: Path) -> None:
 def test_the_rows_of_a_good_file() -> None:
     read = document.read(GOOD.encode(), "f.yaml")
     assert read.problems == ()
-    blue = {"vni": 5001, "subnets": ("10.0.0.0/24",), "router_mac": "0a:00:5e:00:00:01", "mtu": 1400}
-    dpids = {"guest_datapath": "00000067c0000201", "nic_datapath": "0000006ec0000201"}
+    blue = {"vni": 5001, "subnets": ("10.0.0.0/24",), "router_mac": "0a:00:5e:00:00:01"}
+    blue |= {"mtu": None, "dns": (), "routes": ()}
+    dpids = {"guest_datapath": "00000067c0000201", "nic_datapath": "0000006ec0000201", "substrate_mtu": None}
+    web = {"vpc": "blue", "mac": "02:00:00:00:00:01", "host": "host-a", "device": "web"}
     assert read.rows == {
         "Vpc": {("blue",): blue},
         "Host": {("host-a",): {"vtep_ip": "192.0.2.1", "encap": "vxlan", **dpids}},
-        "Port": {("web",): {"vpc": "blue", "mac": "02:00:00:00:00:01", "host": "host-a", "device": "web"}},
+        "Port": {("web",): {**web, "allowed": (), "limits": (), "boot": ()}},
         "Mapping": {("blue", "10.0.0.11"): {"port": "web"}},
     }
+
+
+def test_pairs_and_what_is_wrong_with_them() -> None:
+    good = "    routes: {10.9.0.0/16: 10.0.0.9}\n    dns: [10.9.9.9]\n"
+    text = GOOD.replace("hosts:\n", good + "hosts:\n").replace(
+        "    addresses", "    limits: {to_guest_pps: 7}\n    addresses"
+    )
+    read = document.read(text.encode(), "f.yaml")
+    assert read.problems == ()
+    assert read.rows["Vpc"]["blue",]["routes"] == ("10.9.0.0/16=10.0.0.9",)
+    assert read.rows["Port"]["web",]["limits"] == ("to_guest_pps=7",)
+    assert problems(text.replace("pps: 7", "pps: fast")) == [
+        "f.yaml:15: limit to_guest_pps 'fast': choose a whole number from 1 to 999999999"
+    ]
+    assert problems(text.replace("{to_guest_pps: 7}", "7")) == [
+        "f.yaml:15: limits of port web: the text '7' stands here: write `name: ...` pairs, indented"
+    ]
+    assert "next hop 10.1.0.9 is outside" in problems(text.replace(": 10.0.0.9", ": 10.1.0.9"))[0]
 
 
 def test_the_example_is_good() -> None:

@@ -6,6 +6,7 @@ from mapping import rows, status
 from mapping.model import RowId
 from mapping.rows import Row
 from mapping.status import Report
+from tests.build import filled
 
 NOW = 1_800_000_000.0
 
@@ -14,7 +15,7 @@ def host(number: int, said: dict[str, str], applied: int = 5, drops: dict[str, i
     vtep = f"192.0.2.{number}"
     dpids = {"guest_datapath": f"{number:016x}", "nic_datapath": f"{number + 100:016x}"}
     reported = {"status": pairs(said), "drops": pairs(drops or {}), "applied_seq": applied}
-    return {"name": f"host-{number}", "vtep_ip": vtep, "encap": "vxlan", **dpids, **reported}
+    return {**filled("Host", {"name": f"host-{number}", "vtep_ip": vtep, "encap": "vxlan", **dpids}), **reported}
 
 
 def pairs(said: dict[str, Any]) -> list[Any]:
@@ -44,7 +45,7 @@ def test_all_is_well() -> None:
 def test_hosts_of_one_vpc_that_cannot_reach_each_other_are_named() -> None:
     hosts = {f"r{number}": host(number, well()) for number in range(1, 6)}
     hosts["r5"]["vtep_ip"] = "2001:db8::5"
-    vpc = {"name": "blue", "vni": 1, "subnets": "10.0.0.0/24", "router_mac": "0a:00:5e:00:00:01", "mtu": 1400}
+    vpc = {"name": "blue", "vni": 1, "subnets": "10.0.0.0/24", "router_mac": "0a:00:5e:00:00:01"}
     ports = {
         f"p{number}": {
             "name": f"p{number}",
@@ -55,12 +56,16 @@ def test_hosts_of_one_vpc_that_cannot_reach_each_other_are_named() -> None:
         }
         for number in range(1, 6)
     }
-    tables: dict[str, dict[RowId, Row]] = {"Global": {"r9": {"config_seq": 5}}, "Host": hosts, "Vpc": {"v1": vpc}}
-    tables |= {"Port": ports, "Mapping": {}}
+    tables: dict[str, dict[RowId, Row]] = {
+        "Global": {"r9": {"config_seq": 5}},
+        "Host": hosts,
+        "Vpc": {"v1": filled("Vpc", vpc)},
+    }
+    tables |= {"Port": {uuid: filled("Port", port) for uuid, port in ports.items()}, "Mapping": {}}
     made = status.report(tables, rows.read(tables), NOW)
     sides = "host-1, host-2, host-3 and 1 more (IPv4) and host-5 (IPv6)"
     assert made.summary == (f"VPC blue: {sides} cannot reach each other: give its hosts VTEPs of one IP version",)
-    del ports["p5"]
+    del tables["Port"]["p5"]
     assert status.report(tables, rows.read(tables), NOW).ok
 
 
