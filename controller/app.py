@@ -24,6 +24,8 @@ _NEW_OBJECTS: Final = 50_000
 _ANSWERS: Final = [
     ofp_event.EventOFPFlowDescStatsReply,
     ofp_event.EventOFPBundleCtrlMsg,
+    ofp_event.EventOFPMeterDescStatsReply,
+    ofp_event.EventOFPBarrierReply,
     ofp_event.EventOFPErrorMsg,
 ]
 
@@ -58,6 +60,10 @@ class Lockgate(RyuApp):
     @set_ev_cls(_ANSWERS, [CONFIG_DISPATCHER, MAIN_DISPATCHER])
     def _answered(self, event: Any) -> None:
         self._fleet.answered(event.msg.datapath, event.msg)
+
+    @set_ev_cls(ofp_event.EventOFPPacketIn, MAIN_DISPATCHER)
+    def _punted(self, event: Any) -> None:
+        self._fleet.punted(event.msg.datapath, event.msg)
 
     @set_ev_cls(ofp_event.EventOFPFlowMonitorReply, MAIN_DISPATCHER)
     def _flows_changed(self, event: Any) -> None:

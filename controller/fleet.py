@@ -15,11 +15,13 @@ from typing import Any, Final
 
 from ryu.lib import hub
 
+from controller import punts
 from controller.prober import Prober
+from controller.punts import Punted
 from controller.reconciler import Reconciler, datapaths
 from controller.reporter import Reporter
 from controller.switch import Switch
-from flows.pipeline import BR_NIC
+from flows.pipeline import BR_GUEST, BR_NIC, TABLES
 from mapping.model import RowId
 from mapping.replica import Replica
 
@@ -96,6 +98,15 @@ class Fleet:
         switch = self._switches.get(datapath.id)
         if switch is not None and switch.datapath is datapath:
             switch.take(message)
+
+    def punted(self, datapath: Any, message: Any) -> None:
+        """A flow has sent a packet here."""
+        reconciler, ofport = self._reconciler(datapath), message.match["in_port"]
+        port = reconciler.port_at(ofport) if reconciler else None
+        if reconciler and port:
+            linked = self._replica.linked
+            table = next(name for name, each in TABLES[BR_GUEST].items() if each.number == message.table_id)
+            punts.take(reconciler.switch, ofport, table, Punted(message.data, port, linked.vpcs[port.vpc], linked))
 
     def _reconciler(self, datapath: Any) -> Reconciler | None:
         reconciler = self._reconcilers.get(datapath.id)

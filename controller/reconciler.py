@@ -13,9 +13,10 @@ from controller.switch import Switch, SwitchError, Ticket
 from flows.change import Change
 from flows.desired import drop_cookies
 from flows.incremental import BridgeFlows
+from flows.meter import Meters
 from flows.pipeline import BR_GUEST, BR_NIC, TABLES, Reason
 from mapping.linked import Touched
-from mapping.model import Host
+from mapping.model import Host, Port
 from mapping.replica import Replica
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,10 @@ class Reconciler:
         self._touched = Touched()
         self._trusted = False
         self._read_seconds = 0.0
+        self._meters: Meters = {}
+        """Those that the switch has."""
+        self._stale_meters = False
+        """Whether there are such as it should not have."""
         self._suspects: set[int] = set()
         self._ticket: Ticket | None = None
         """Of what was sent last, until it is confirmed."""
@@ -128,6 +133,10 @@ class Reconciler:
                 self._trusted = False
             self._changed.clear()
 
+    def port_at(self, ofport: int) -> Port | None:
+        """The port that the flows take this OpenFlow port of br-guest for; None: for nobody's."""
+        return self._flows.port_at(ofport) if self._flows and self.bridge == BR_GUEST else None
+
     def drops(self) -> dict[Reason, int]:
         """Packets dropped so far, by reason, as the switch counts them.
 
@@ -151,6 +160,7 @@ class Reconciler:
         unasked = installed is not None and not touched and self.applied_seq == config_seq
         sent = 0
         for change in self._changes(host, touched, installed, config_seq):
+            self._add_meters(read_back=installed is not None)
             if change:
                 self._send(change)
                 sent += 1
@@ -165,6 +175,7 @@ class Reconciler:
         else:
             self._confirm()
             self._next = None
+            self._delete_meters()
         if not (self._flows and self._flows.busy) and (self._added or self._deleted):
             what = "its flows were changed behind our back; mended: " if unasked else ""
             level = logging.WARNING if unasked else logging.INFO
@@ -176,6 +187,23 @@ class Reconciler:
             if state.peers != self.peers:
                 self.peers = state.peers
         return state is not None
+
+    def _add_meters(self, *, read_back: bool) -> None:
+        """A meter is there before the flows that use it."""
+        if self._flows and (read_back or self._flows.meters_changed):
+            wanted = self._meters | self._flows.meters
+            self._stale_meters = len(wanted) > len(self._flows.meters)
+            if wanted != self._meters:
+                self.switch.set_meters(self._meters, wanted)
+                self._meters = wanted
+            self._flows.meters_changed = False
+
+    def _delete_meters(self) -> None:
+        """A meter goes after the flows that used it: Open vSwitch deletes those with it."""
+        if self._stale_meters or (self._meters and not self._flows):
+            wanted = self._flows.meters if self._flows else {}
+            self.switch.set_meters(self._meters, wanted)
+            self._meters, self._stale_meters = wanted, False
 
     def _send(self, change: Change) -> None:
         """Send a change, and see that the one before it has been made: while the switch works, the next is prepared."""
@@ -239,5 +267,6 @@ class Reconciler:
         self._trusted = True
         begin = time.monotonic()
         cookies = self.switch.cookies()
+        self._meters = self.switch.meters()
         self._read_seconds = time.monotonic() - begin
         return cookies

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ryu.ofproto import ofproto_v1_5 as ofp
 from ryu.ofproto import ofproto_v1_5_parser as parser
+
+from flows.meter import Meter
 
 _LENGTH_AND_EVENT: Final = struct.Struct("!HH")
 _UPDATE_COOKIE: Final = struct.Struct("!16xQ")
@@ -58,6 +60,15 @@ def packets(reply: Any) -> Iterator[tuple[int, int]]:
             flow = parser.OFPFlowDesc.parser(data, offset)
             yield flow.cookie, dict(flow.stats.items())["packet_count"]
             offset += flow.length
+
+
+def meters(reply: Any) -> Iterator[tuple[int, Meter]]:
+    """Each meter in one part of a meter description reply. One that is not like ours is different from all of ours."""
+    for meter in reply.body:
+        unit: Literal["kbps", "pktps"] = "pktps" if meter.flags & ofp.OFPMF_PKTPS else "kbps"
+        drops = [band for band in meter.bands if band.type == ofp.OFPMBT_DROP]
+        alike = len(drops) == len(meter.bands) == 1 and meter.flags & ofp.OFPMF_BURST
+        yield meter.meter_id, Meter(unit, drops[0].rate, drops[0].burst_size) if alike else Meter(unit, 0, 0)
 
 
 def changed_by_others(reply: Any) -> set[int]:

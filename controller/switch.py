@@ -19,6 +19,7 @@ from ryu.ofproto import ofproto_v1_5 as ofp
 from controller import replies, wire
 from flows.change import Change
 from flows.flow import Action
+from flows.meter import Meters
 
 ANSWER_TIMEOUT: Final = 30.0
 """Seconds within which a switch must go on answering: one that commits a hundred thousand flows needs a few."""
@@ -84,6 +85,20 @@ class Switch:
         packets: dict[int, int] = {}
         self._read_flows(table, lambda reply: packets.update(replies.packets(reply)))
         return packets
+
+    def meters(self) -> Meters:
+        """All its meters."""
+        meters: Meters = {}
+        xid = next(_xids)
+        self.finish(
+            self._ask(xid, [wire.read_meters(xid)], lambda reply: meters.update(replies.meters(reply)), _is_last_part)
+        )
+        return meters
+
+    def set_meters(self, known: Meters, wanted: Meters) -> None:
+        """Make it have the meters `wanted`, when it has those `known`."""
+        xid = next(_xids)
+        self.finish(self._ask(xid, wire.set_meters(known, wanted, xid), lambda _: None, lambda _: True))
 
     def begin(self, change: Change) -> Ticket:
         """Send the change as one atomic bundle; `finish` tells how it went."""

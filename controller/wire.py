@@ -17,7 +17,21 @@ from ryu.ofproto.ofproto_protocol import ProtocolDesc
 from controller import oxm
 from flows.change import Change
 from flows.fields import Field
-from flows.flow import COOKIE_MARK, COOKIE_MARK_SHIFT, Action, Copy, Flow, Goto, Output, OutputInPort, SetField, Shape
+from flows.flow import (
+    COOKIE_MARK,
+    COOKIE_MARK_SHIFT,
+    Action,
+    Copy,
+    Flow,
+    Goto,
+    Output,
+    OutputInPort,
+    SetField,
+    Shape,
+    ToController,
+    UseMeter,
+)
+from flows.meter import Meter, Meters
 from flows.pipeline import TABLES
 
 OUR_COOKIES: Final = COOKIE_MARK << COOKIE_MARK_SHIFT
@@ -30,7 +44,7 @@ _PROTOCOL: Final = ProtocolDesc(version=ofp.OFP_VERSION)
 _BUNDLE_ADD: Final = struct.Struct("!BBHIIHH")
 _XID_END: Final = ofp.OFP_HEADER_SIZE  # of struct ofp_header, whose last field it is
 _COOKIE_END: Final = ofp.OFP_HEADER_SIZE + 8  # in struct ofp_flow_mod, whose first field it is
-_PORT_ONES: Final = 0xFFFFFFFF
+_NUMBER_ONES: Final = 0xFFFFFFFF  # of a port, or a meter
 _BUNDLE_FLAGS: Final = ofp.OFPBF_ATOMIC | ofp.OFPBF_ORDERED
 
 
@@ -66,6 +80,10 @@ def actions(items: Iterable[Action]) -> list[Any]:
             encoded.append(parser.OFPActionOutput(action.port, 0))
         elif isinstance(action, OutputInPort):
             encoded.append(parser.OFPActionOutput(ofp.OFPP_IN_PORT, 0))
+        elif isinstance(action, ToController):
+            encoded.append(parser.OFPActionOutput(ofp.OFPP_CONTROLLER, ofp.OFPCML_NO_BUFFER))
+        elif isinstance(action, UseMeter):
+            encoded.append(parser.OFPActionMeter(action.meter))
     return encoded
 
 
@@ -111,12 +129,11 @@ class _Template(NamedTuple):
 @cache
 def _template(shape: Shape) -> _Template:
     """A value's place is where the bytes change when it goes from no bit to all bits."""
-    fields = [part for part in (*shape.match, *shape.actions) if isinstance(part, Field) or part is Output]
-    zeros = (0,) * len(fields)
+    zeros = (0,) * len(shape.holes)
     blank = encode(Flow(shape, zeros, 0), 0)
     shifts = []
-    for index, part in enumerate(fields):
-        ones = part.ones if isinstance(part, Field) else _PORT_ONES
+    for index, part in enumerate(shape.holes):
+        ones = part.ones if isinstance(part, Field) else _NUMBER_ONES
         filled = encode(Flow(shape, (*zeros[:index], ones, *zeros[index + 1 :]), 0), 0)
         changed = [at for at, (old, new) in enumerate(zip(blank, filled, strict=True)) if old != new]
         if changed != list(range(changed[0], changed[0] + (ones.bit_length() + 7) // 8)):
@@ -200,3 +217,27 @@ def read_flows(table: int, xid: int) -> bytes:
         _PROTOCOL, table_id=table, cookie=OUR_COOKIES, cookie_mask=OUR_COOKIES_MASK
     )
     return _message(message, xid)
+
+
+def set_meters(known: Meters, wanted: Meters, xid: int) -> Iterator[bytes]:
+    """The messages that make a switch that has the meters `known` have those `wanted`; the last asks for an answer."""
+    for meter_id, meter in wanted.items():
+        if known.get(meter_id) != meter:
+            yield _meter_mod(ofp.OFPMC_MODIFY if meter_id in known else ofp.OFPMC_ADD, meter_id, meter, xid)
+    for meter_id in known.keys() - wanted.keys():
+        yield _message(parser.OFPMeterMod(_PROTOCOL, ofp.OFPMC_DELETE, 0, meter_id), xid)
+    yield _message(parser.OFPBarrierRequest(_PROTOCOL), xid)
+
+
+def _meter_mod(command: int, meter_id: int, meter: Meter, xid: int) -> bytes:
+    flags = METER_UNITS[meter.unit] | ofp.OFPMF_BURST | ofp.OFPMF_STATS
+    bands = [parser.OFPMeterBandDrop(meter.rate, meter.burst)]
+    return _message(parser.OFPMeterMod(_PROTOCOL, command, flags, meter_id, bands), xid)
+
+
+METER_UNITS: Final = {"kbps": ofp.OFPMF_KBPS, "pktps": ofp.OFPMF_PKTPS}
+
+
+def read_meters(xid: int) -> bytes:
+    """The message that asks for all meters."""
+    return _message(parser.OFPMeterDescStatsRequest(_PROTOCOL, 0, ofp.OFPM_ALL), xid)

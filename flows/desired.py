@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from flows import guest_bridge, nic_bridge
 from flows.fields import REASON
 from flows.flow import Flow, drop, flow
+from flows.meter import Meter, Meters
 from flows.pipeline import BR_GUEST, BR_NIC, TABLES, Reason, reasons
 from flows.priority import MISS, PASS
 from flows.view import HostView, Location
@@ -33,6 +34,8 @@ class Rules(Protocol):
 
     def of_port(self, port: Port, vpc: Vpc, ofports: Ofports, /) -> Iterator[Flow]: ...
 
+    def meters(self, port: Port, ofports: Ofports, /) -> Iterator[tuple[int, Meter]]: ...
+
     def of_address(self, host: Host, location: Location, ofports: Ofports, /) -> Iterator[Flow]: ...
 
 
@@ -52,6 +55,11 @@ def desired(bridge: str, view: HostView, ofports: Ofports) -> Flows:
     for location in (*view.local, *view.remote):
         flows += rules.of_address(view.host, location, ofports)
     return {flow.cookie: flow for flow in flows}
+
+
+def meters(bridge: str, view: HostView, ofports: Ofports) -> Meters:
+    """Every meter that `bridge` of the host should have."""
+    return {meter_id: meter for port in view.ports for meter_id, meter in RULES[bridge].meters(port, ofports)}
 
 
 def drop_cookies(bridge: str) -> dict[Reason, int]:

@@ -69,6 +69,22 @@ class OutputInPort(NamedTuple):
         return "in_port"
 
 
+class ToController(NamedTuple):
+    """Hand the whole packet to the controller."""
+
+    def __str__(self) -> str:
+        return "controller"
+
+
+class UseMeter(NamedTuple):
+    """Go on only if the meter lets the packet through."""
+
+    meter: int
+
+    def __str__(self) -> str:
+        return f"meter:{self.meter}"
+
+
 class Goto(NamedTuple):
     """Go on to a later table of the same bridge."""
 
@@ -78,7 +94,7 @@ class Goto(NamedTuple):
         return f"goto_table:{self.table}"
 
 
-Action = SetField | Copy | Output | OutputInPort | Goto
+Action = SetField | Copy | Output | OutputInPort | ToController | UseMeter | Goto
 FieldMatch = dict[Field, int | tuple[int, int]]
 """What a flow matches: field -> value, or (value, mask). What a field requires (ovs-fields(7)) comes before it."""
 
@@ -87,14 +103,17 @@ FieldMatch = dict[Field, int | tuple[int, int]]
 class Shape:
     """What flows have in common that differ only in values. There is one object for each shape.
 
-    A flow's values are, in order, those of the fields that it matches exactly, the fields that it sets, and the ports
-    that it outputs to. A masked match, and what a miss writes as its reason, is part of the shape.
+    A flow's values are, in order, those of the fields that it matches exactly, and of what it does: the fields that it
+    sets, its meters, and the ports that it outputs to. A masked match, and what a miss writes as its reason, is part
+    of the shape.
     """
 
     table: Table
     priority: int
     match: tuple[Field | Match, ...]
-    actions: tuple[Field | type[Output] | Action, ...]
+    actions: tuple[Field | type[Output | UseMeter] | Action, ...]
+    holes: tuple[Field | type[Output | UseMeter], ...] = field(init=False)
+    """What its flows' values are for, in order."""
     exact: int = field(init=False)
     """How many of its flows' values are matched; the others are written."""
     hash: hashlib.blake2b = field(init=False)
@@ -104,9 +123,10 @@ class Shape:
 
     def __post_init__(self) -> None:
         self._check()
-        holes = [part for part in (*self.match, *self.actions) if isinstance(part, Field) or part is Output]
+        holes = tuple(part for part in (*self.match, *self.actions) if isinstance(part, Field | type))
         ways = [TABLES[self.table.bridge][part.table].number for part in self.actions if isinstance(part, Goto)]
         text = f"{self.table.name} {self.priority} {self.match} {self.actions} {self.table.number} {ways}"
+        object.__setattr__(self, "holes", holes)
         object.__setattr__(self, "exact", sum(isinstance(part, Field) for part in self.match))
         # Shortened first, so that the text, and the values of a flow after it, are one block to be hashed: 128 bytes.
         short = hashlib.blake2b(text.encode(), digest_size=16).digest()
@@ -126,7 +146,7 @@ class Shape:
                     raise ValueError(f"{where} the exit {action.table}")
                 if TABLES[table.bridge][action.table].number <= table.number:
                     raise ValueError(f"{where} an exit backwards, to {action.table}")
-            elif (action is Output or isinstance(action, OutputInPort)) and not table.outputs:
+            elif (action is Output or isinstance(action, OutputInPort | ToController)) and not table.outputs:
                 raise ValueError(f"{where} an output")
             elif isinstance(action, SetField) and action.field is REASON:
                 declared = {reason.number for reason in (table.miss, *table.named_misses) if reason}
@@ -180,7 +200,7 @@ class Flow(NamedTuple):
             if isinstance(part, Field):
                 actions.append(SetField(part, next(values)))
             elif isinstance(part, type):
-                actions.append(Output(next(values)))
+                actions.append(part(next(values)))
             else:
                 actions.append(part)
         return tuple(actions)
@@ -215,7 +235,7 @@ def flow(table: Table, priority: int, match: FieldMatch, actions: Iterable[Actio
         else:
             matched.append(matched_field)
             values.append(value)
-    done: list[Field | type[Output] | Action] = []
+    done: list[Field | type[Output | UseMeter] | Action] = []
     for action in actions:
         if type(action) is SetField and action.field is not REASON:
             done.append(action.field)
@@ -223,6 +243,9 @@ def flow(table: Table, priority: int, match: FieldMatch, actions: Iterable[Actio
         elif type(action) is Output:
             done.append(Output)
             values.append(action.port)
+        elif type(action) is UseMeter:
+            done.append(UseMeter)
+            values.append(action.meter)
         else:
             done.append(action)
     shape = _shape(table, priority, tuple(matched), tuple(done))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
+from typing import Final
 
 from flows import guest_ipv6
 from flows.fields import (
@@ -31,6 +32,7 @@ from flows.fields import (
     mac,
 )
 from flows.flow import Copy, FieldMatch, Flow, Goto, Output, OutputInPort, SetField, drop, flow
+from flows.meter import Meter, MeterKind, meter_id
 from flows.pipeline import BR_GUEST, TABLES, Reason
 from flows.ports import guest_patch
 from flows.priority import NAMED_MISS, OWN, PASS, TAG
@@ -42,6 +44,8 @@ CLASSIFY, ARP_GUARD, IP_GUARD, ARP_REPLY, ARP_ANSWER = (
     TABLES[BR_GUEST][name] for name in ("CLASSIFY", "ARP_GUARD", "IP_GUARD", "ARP_REPLY", "ARP_ANSWER")
 )
 
+PUNTED: Final = Meter("pktps", 20, 20)
+"""How many packets of one guest the controller sees in a second, and at once."""
 
 Ofports = MappingABC[str, int]
 
@@ -70,6 +74,13 @@ def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
     device, patch = ofports.get(port.device), ofports.get(guest_patch(port.device))
     if device is not None and patch is not None:
         yield from _classify(port, vpc, device, patch)
+
+
+def meters(port: Port, ofports: Ofports) -> Iterator[tuple[int, Meter]]:
+    """The meters of a port of this host."""
+    device = ofports.get(port.device)
+    if device is not None:
+        yield meter_id(device, MeterKind.PUNT), PUNTED
 
 
 def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flow]:

@@ -19,9 +19,10 @@ from flows.change import Change
 from flows.desired import RULES, Ofports, misses
 from flows.fields import address
 from flows.flow import Flow
+from flows.meter import Meters
 from flows.pattern import Bridge, Place
 from mapping.linked import Linked, Touched
-from mapping.model import Host, RowId
+from mapping.model import Host, Port, RowId
 
 SLICE: Final = 200
 """Addresses whose flows are sent in one bundle when there are many, unless the switch's pace asks for another number:
@@ -42,6 +43,8 @@ class BridgeFlows:
         self._linked = linked
         self.slice = SLICE
         """Addresses that wait their turn of which one `update` speaks at most."""
+        self.meters_changed = False
+        """Whether `meters` are others than when this was last made false."""
         self._clear(None, {})
 
     def _clear(self, host: Host | None, ofports: Ofports) -> None:
@@ -62,6 +65,10 @@ class BridgeFlows:
         """VPC -> address -> the place that its flows were made of."""
         self._peers: Counter[RowId] = Counter()
         """Other host -> addresses that are there. Those without are no peers, nor those that cannot be reached."""
+        self._metered: dict[RowId, Meters] = {}
+        """Port of this host -> its meters."""
+        self._devices: dict[int, RowId] = {}
+        """OpenFlow port -> the port of this host whose device was there last."""
         self._backlog = Backlog()
         self._config_seq = -1
         """The last change that `update` was told of."""
@@ -92,6 +99,17 @@ class BridgeFlows:
         """The last change of which `update` has said everything, when this is the last that it was told of."""
         return self._backlog.done(config_seq)
 
+    @property
+    def meters(self) -> Meters:
+        """The meters that the bridge should have."""
+        return {meter_id: meter for meters in self._metered.values() for meter_id, meter in meters.items()}
+
+    def port_at(self, ofport: int) -> Port | None:
+        """The port of this host whose device this is; None if there is none."""
+        uuid = self._devices.get(ofport)
+        port = self._linked.ports.get(uuid) if uuid in self._ports else None
+        return port if port and self._ofports.get(port.device) == ofport else None
+
     def matches(self, cookies: Sequence[int]) -> bool:
         """Whether a switch that holds these cookies holds all the flows and no other, as far as a sum can tell."""
         return len(cookies) == self._count and reduce(operator.xor, cookies, 0) == self._digest
@@ -105,6 +123,7 @@ class BridgeFlows:
         if host is None:
             delete = tuple(self.cookies)
             self._clear(None, ofports)
+            self.meters_changed = True
             return Change((), delete)
         # What comes after a change that was taken in already is not part of it.
         since = config_seq + (config_seq == self._config_seq)
@@ -121,6 +140,7 @@ class BridgeFlows:
             if flows:
                 self._cookies[uuid] = tuple(flow.cookie for flow in flows)
             step.put(flows)
+            self._note_port(uuid)
         for cookie, more in step.more.items():
             self._count += more
             self._digest ^= cookie if more & 1 else 0
@@ -274,6 +294,18 @@ class BridgeFlows:
         if uuid in self._members and uuid in linked.vpcs:
             return rules.of_vpc(linked.vpcs[uuid])
         return (*misses(self._role), *rules.of_host(host)) if uuid == self.host else ()
+
+    def _note_port(self, uuid: RowId) -> None:
+        """Note where a row's device is, and its meters: none, if it is no port of this host, or gone."""
+        port = self._linked.ports.get(uuid) if uuid in self._ports else None
+        meters = dict(self._rules.meters(port, self._ofports)) if port else {}
+        if port and port.device in self._ofports:
+            self._devices[self._ofports[port.device]] = uuid
+        if meters != self._metered.get(uuid, {}):
+            self.meters_changed = True
+            self._metered[uuid] = meters
+            if not meters:
+                del self._metered[uuid]
 
     def _all(self) -> Iterator[Flow]:
         for uuid in self._cookies:

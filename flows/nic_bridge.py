@@ -12,6 +12,7 @@ from typing import Final
 from flows import nic_substrate
 from flows.fields import ETH_DST, ETH_TYPE, FAMILIES, IN_PORT, TAGGED, TUN_ID, UNTAGGED, VLAN, mac
 from flows.flow import Action, FieldMatch, Flow, Goto, Output, SetField, drop, flow
+from flows.meter import Meter
 from flows.pipeline import BR_NIC, TABLES, Reason
 from flows.ports import TUNNEL, nic_patch
 from flows.priority import OWN, PASS, TAG
@@ -52,6 +53,11 @@ def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
     patch = ofports.get(nic_patch(port.device))
     if patch is not None:
         yield flow(CLASSIFY, PASS, {IN_PORT: patch, VLAN: UNTAGGED}, [SetField(TUN_ID, vpc.vni), Goto(PUSH.name)])
+
+
+def meters(_port: Port, _ofports: Ofports) -> Iterator[tuple[int, Meter]]:
+    """None."""
+    yield from ()
 
 
 def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flow]:

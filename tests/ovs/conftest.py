@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.desired import desired
+from flows.desired import desired, meters
+from flows.meter import Meters
 from flows.pipeline import BR_GUEST, BR_NIC
 from flows.view import view
 from mapping import rows
@@ -74,13 +75,15 @@ class World:
         self.database.write(world)
         self.wait_applied()
 
-    def desired(self, host: DummyHost, bridge: str) -> set[int]:
-        """The pure function's answer for the database's content and the bridge's ports now."""
+    def desired(self, host: DummyHost, bridge: str) -> tuple[set[int], Meters]:
+        """The pure functions' answer for the database's content and the bridge's ports now: cookies and meters."""
         snapshot = self.snapshot()
         row = next(row for row in snapshot.hosts.values() if row.name == host.host.name)
         lines = host.ovs.ofctl("show", bridge).splitlines()
         names = [line.split("(")[1].split(")")[0] for line in lines if "addr:" in line]
-        return set(desired(bridge, view(snapshot, row), {name: host.ofport(name) for name in names}))
+        ofports = {name: host.ofport(name) for name in names}
+        known = view(snapshot, row)
+        return set(desired(bridge, known, ofports)), meters(bridge, known, ofports)
 
     def assert_as_desired(self) -> None:
         """Every bridge holds exactly what the pure function says."""
@@ -90,7 +93,7 @@ class World:
                 wait_until(as_desired, 10, f"{host.host.name} {bridge} to hold what is desired")
 
     def _is_as_desired(self, host: DummyHost, bridge: str) -> bool:
-        return host.cookies(bridge) == self.desired(host, bridge)
+        return (host.cookies(bridge), host.meters(bridge)) == self.desired(host, bridge)
 
 
 def free_port() -> int:

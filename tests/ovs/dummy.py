@@ -16,7 +16,9 @@ import sys
 from collections import Counter
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Literal, cast
 
+from flows.meter import Meter, Meters
 from flows.pipeline import BR_GUEST, BR_NIC, Reason
 from mapping.model import Host
 from topo import bridges
@@ -102,6 +104,15 @@ class DummyHost:
         """Cookies of every flow in the bridge."""
         dump = self.ovs.ofctl("dump-flows", bridge, "--no-stats")
         return {int(line.split("cookie=")[1].split(",")[0], 16) for line in dump.splitlines() if "cookie=" in line}
+
+    def meters(self, bridge: str) -> Meters:
+        """The meters of the bridge."""
+        dump = self.ovs.ofctl("dump-meters", bridge, "-O", "OpenFlow15")
+        found = re.findall(r"meter=(\d+) (kbps|pktps) .*\s*type=drop rate=(\d+) burst_size=(\d+)", dump)
+        return {
+            int(number): Meter(cast("Literal['kbps', 'pktps']", unit), int(rate), int(burst))
+            for number, unit, rate, burst in found
+        }
 
 
 def vtep_mac(host: Host) -> str:

@@ -294,7 +294,7 @@ def test_real_hosts_are_waited_for_as_far_as_they_are_concerned(
     both = apply(WEB, "blue", "host-a", "10.0.0.21")
     for host in (world.a, world.b):
         for bridge in (BR_GUEST, BR_NIC):
-            assert host.cookies(bridge) == world.desired(host, bridge)
+            assert host.cookies(bridge) == world.desired(host, bridge)[0]
         figure(f"{host.host.name} has confirmed", both[host.host.name]["ms"], "ms")
     only = apply(SPY, "red", "host-b", "10.0.0.22")
     assert 0 <= only["host-b"]["ms"] < 2000

@@ -87,6 +87,19 @@ def test_a_flow_changed_under_its_own_cookie_is_mended(world: World, command: st
     wait_until(lambda: dump() == before, 10, "the table to be as it was")
 
 
+def test_meters_that_others_change_or_add_are_mended(world: World) -> None:
+    before = world.a.meters(BR_GUEST)
+    assert before
+    own = next(iter(before))
+    for command, meter in (("mod-meter", own), ("add-meter", 7), ("del-meter", own)):
+        words = "" if command == "del-meter" else ",kbps,burst,bands=type=drop,rate=9,burst_size=9"
+        world.a.ovs.ofctl(command, BR_GUEST, f"meter={meter}{words}", "-O", "OpenFlow15")
+        assert world.a.meters(BR_GUEST) != before
+        world.a.ovs.ofctl("del-flows", BR_GUEST, "table=ARP_REPLY")  # which is told, and has all be read back
+        wait_until(lambda: world.a.meters(BR_GUEST) == before, 10, "the meters to be as they were")
+    world.assert_as_desired()
+
+
 def test_flows_of_others_are_left_alone_and_unknown_ones_with_our_mark_are_not(world: World) -> None:
     world.a.ovs.ofctl("add-flow", BR_NIC, FOREIGN)
     stale = 0x10C6_0000_0000_0001
@@ -197,7 +210,9 @@ def test_a_bad_row_is_logged_and_isolated_and_the_rest_works(world: World, case:
         bad = world.snapshot().bad
         assert [row.table for row in bad] == [table]
         assert value in str(bad[0])
-        wait_until(lambda: world.b.cookies(BR_NIC) == world.desired(world.b, BR_NIC), 10, "the rest to be as desired")
+        wait_until(
+            lambda: world.b.cookies(BR_NIC) == world.desired(world.b, BR_NIC)[0], 10, "the rest to be as desired"
+        )
         assert any("0x138a" in line for line in world.b.ovs.ofctl("dump-flows", BR_NIC).splitlines()), "VPC red is gone"
     finally:
         world.write(TWO_HOSTS)

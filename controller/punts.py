@@ -1,0 +1,45 @@
+"""Packets that a flow of br-guest has sent here because no flow can answer them.
+
+What is answered goes back to the guest that asked, out of its own port, and past no table. A guest's meter has let the
+packet through: see `flows.meter.MeterKind.PUNT`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from controller.switch import Switch
+from flows.flow import Output
+from mapping.linked import Linked
+from mapping.model import Port, Vpc
+
+log = logging.getLogger(__name__)
+
+
+class Punted(NamedTuple):
+    """A frame, and whose it is: its flow has checked that."""
+
+    frame: bytes
+    port: Port
+    vpc: Vpc
+    linked: Linked
+    """All else that is known."""
+
+
+Answer = Callable[[Punted], Iterable[bytes]]
+"""Frames for the guest. Must bear any bits."""
+
+ANSWERS: Final[dict[str, Answer]] = {}
+"""Name of the table of br-guest that sends it -> what answers."""
+
+
+def take(switch: Switch, ofport: int, table: str, punted: Punted) -> None:
+    """Answer a frame that came in at this port, and was sent here by this table."""
+    answer = ANSWERS.get(table)
+    if answer is None:
+        log.error("port %s: table %s sent a packet, and nobody answers for it", punted.port.name, table)
+        return
+    for frame in answer(punted):
+        switch.send_frame([Output(ofport)], frame)

@@ -1,0 +1,37 @@
+"""Meters: how much of something a guest may do. What is more is dropped by the datapath."""
+
+from __future__ import annotations
+
+import enum
+from typing import Literal, NamedTuple
+
+
+class MeterKind(enum.IntEnum):
+    """What a port's meters are for."""
+
+    PUNT = 0
+    """Packets that the controller must see, such as DHCP. What one guest sends too much harms no other's."""
+
+
+_KINDS = 8
+
+
+class Meter(NamedTuple):
+    """What a meter lets through in a second, and at once."""
+
+    unit: Literal["kbps", "pktps"]
+    rate: int
+    burst: int
+    """Thousand bits, or packets."""
+
+
+Meters = dict[int, Meter]
+"""Meter id -> what it lets through. Meters carry no mark: all of a bridge are ours."""
+
+
+def meter_id(ofport: int, kind: MeterKind) -> int:
+    """The id of a meter of the guest port with this OpenFlow number.
+
+    Open vSwitch's userspace datapath has 65,536 meters: enough for the numbers up to 8,191, which it gives anew.
+    """
+    return ofport * _KINDS + kind
