@@ -40,8 +40,9 @@ from flows.view import Location
 from flows.wrong_bits import wrong_bits
 from mapping.model import Host, IPAddress, Port, Vpc
 
-CLASSIFY, ARP_GUARD, IP_GUARD, ARP_REPLY, ARP_ANSWER = (
-    TABLES[BR_GUEST][name] for name in ("CLASSIFY", "ARP_GUARD", "IP_GUARD", "ARP_REPLY", "ARP_ANSWER")
+CLASSIFY, ARP_GUARD, IP_GUARD, ARP_REPLY, ARP_ANSWER, TO_NIC, TO_GUEST = (
+    TABLES[BR_GUEST][name]
+    for name in ("CLASSIFY", "ARP_GUARD", "IP_GUARD", "ARP_REPLY", "ARP_ANSWER", "TO_NIC", "TO_GUEST")
 )
 
 PUNTED: Final = Meter("pktps", 20, 20)
@@ -90,14 +91,16 @@ def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flo
         device, patch = ofports.get(location.port.device), ofports.get(guest_patch(location.port.device))
         if device is not None and patch is not None:
             if location.ip.version == 6:
-                yield from guest_ipv6.of_own_address(int(location.ip), mac(location.port.mac), device, patch)
+                yield from guest_ipv6.of_own_address(int(location.ip), mac(location.port.mac), device)
             else:
-                yield from _own_address(location, device, patch)
+                yield from _own_address(location, device)
 
 
 def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
     own = mac(port.mac)
-    yield flow(CLASSIFY, PASS, {IN_PORT: patch}, [Output(device)])
+    yield flow(CLASSIFY, PASS, {IN_PORT: patch}, [Goto(TO_GUEST.name)])
+    yield flow(TO_GUEST, PASS, {IN_PORT: patch}, [Output(device)])
+    yield flow(TO_NIC, PASS, {IN_PORT: device}, [Output(patch)])
     yield from wrong_bits(CLASSIFY, {IN_PORT: device}, ETH_SRC, own, Reason.SPOOFED_MAC)
     guards = ((EthType.ARP, ARP_GUARD), (EthType.IPV4, IP_GUARD), (EthType.IPV6, guest_ipv6.IPV6_GUARD))
     for eth_type, guard in guards:
@@ -115,9 +118,9 @@ def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
     yield from guest_ipv6.of_port(own, device)
 
 
-def _own_address(location: Location, device: int, patch: int) -> Iterator[Flow]:
+def _own_address(location: Location, device: int) -> Iterator[Flow]:
     own, ip = mac(location.port.mac), int(location.ip)
-    yield flow(IP_GUARD, PASS, {IN_PORT: device, ETH_TYPE: EthType.IPV4, IP_SRC: ip}, [Output(patch)])
+    yield flow(IP_GUARD, PASS, {IN_PORT: device, ETH_TYPE: EthType.IPV4, IP_SRC: ip}, [Goto(TO_NIC.name)])
     yield flow(IP_GUARD, OWN, {IN_PORT: device, ETH_TYPE: EthType.IPV4, IP_DST: ip}, drop(Reason.TO_ITSELF))
     yield _arp_sender(device, own, ip)
     # Announcements and RFC 5227 probes of the port's own address: an answer would tell the guest of a double.

@@ -35,7 +35,7 @@ from flows.fields import (
     IpProto,
     mac,
 )
-from flows.flow import Action, Copy, FieldMatch, Flow, Goto, Output, OutputInPort, SetField, drop, flow
+from flows.flow import Action, Copy, FieldMatch, Flow, Goto, OutputInPort, SetField, drop, flow
 from flows.pipeline import BR_GUEST, TABLES, Reason
 from flows.priority import LINK, NAMED_MISS, OWN, PASS
 from flows.wrong_bits import wrong_bits
@@ -98,9 +98,9 @@ def of_port(own: int, device: int) -> Iterator[Flow]:
     yield flow(ND_GUARD, PASS, nobody, [Goto(ND_REPLY.name)])
 
 
-def of_own_address(ip: int, own: int, device: int, patch: int) -> Iterator[Flow]:
+def of_own_address(ip: int, own: int, device: int) -> Iterator[Flow]:
     """An address that is mapped to a port with this MAC: leave to send from it."""
-    yield flow(IPV6_GUARD, PASS, {IN_PORT: device, ETH_TYPE: EthType.IPV6, IPV6_SRC: ip}, [Output(patch)])
+    yield flow(IPV6_GUARD, PASS, {IN_PORT: device, ETH_TYPE: EthType.IPV6, IPV6_SRC: ip}, [Goto("TO_NIC")])
     yield flow(IPV6_GUARD, OWN, {IN_PORT: device, ETH_TYPE: EthType.IPV6, IPV6_DST: ip}, drop(Reason.TO_ITSELF))
     yield _sender(device, own, ip)
     # An answer would tell the guest of a double.

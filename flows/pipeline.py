@@ -1,9 +1,9 @@
 r"""Where does the packet go: every table of both bridges, in order, and every reason to drop.
 
-    guest port -> br-guest: CLASSIFY -> IP_GUARD, IPV6_GUARD -------------------> br-nic: CLASSIFY -> PUSH -> tunnel
+    guest port -> br-guest: CLASSIFY -> IP_GUARD, IPV6_GUARD -> TO_NIC ---------> br-nic: CLASSIFY -> PUSH -> tunnel
                                     \-> ARP_GUARD -> ARP_REPLY -> ARP_ANSWER -> back to the guest
                               IPV6_GUARD \-> ND_GUARD -> ND_REPLY -> ND_ANSWER -> back to the guest
-    guest port <- br-guest: CLASSIFY <- br-nic: DELIVER <- SOURCE_GUARD <- CLASSIFY <- tunnel
+    guest port <- br-guest: TO_GUEST <- CLASSIFY <- br-nic: DELIVER <- SOURCE_GUARD <- CLASSIFY <- tunnel
 
 A packet that no rule lets on meets its table's miss: its reason is written into a register, and the DROP table, with
 one flow for each reason, counts it. Nothing floods, and nothing is sent to the controller.
@@ -144,14 +144,14 @@ BR_CTL: Final = "br-ctl"
 # fmt: off
 GUEST_TABLES: Final = _bridge(BR_GUEST,
     # name, job, matches on, goes on to, may output, miss, reasons its own rules tell apart
-    ("CLASSIFY", "From a guest: its port's MAC, untagged, ARP or IP. From br-nic: out to the guest.",
-     {IN_PORT, VLAN, ETH_SRC, ETH_TYPE}, {"ARP_GUARD", "IP_GUARD", "IPV6_GUARD"}, True,
+    ("CLASSIFY", "From a guest: its port's MAC, untagged, ARP or IP. From br-nic: to the guest.",
+     {IN_PORT, VLAN, ETH_SRC, ETH_TYPE}, {"ARP_GUARD", "IP_GUARD", "IPV6_GUARD", "TO_GUEST"}, False,
      R.UNKNOWN_PORT, {R.SPOOFED_MAC, R.VLAN_TAGGED, R.UNKNOWN_ETHERTYPE}),
     ("ARP_GUARD", "The ARP sender must be the port: its MAC, and an address mapped to it or none yet.",
      {IN_PORT, ETH_TYPE, ARP_SHA, ARP_SPA, ARP_TPA}, {"ARP_REPLY"}, False,
      R.SPOOFED_ARP, {R.ARP_OWN_ADDRESS}),
-    ("IP_GUARD", "The IPv4 source must be mapped to the port; then out by the port's own patch.",
-     {IN_PORT, ETH_TYPE, IP_SRC, IP_DST}, set(), True,
+    ("IP_GUARD", "The IPv4 source must be mapped to the port.",
+     {IN_PORT, ETH_TYPE, IP_SRC, IP_DST}, {"TO_NIC"}, False,
      R.SPOOFED_IP, {R.TO_ITSELF}),
     ("ARP_REPLY", "Whose MAC is asked for: that of each mapped address of the VPC, and of its router.",
      {VNI, ETH_TYPE, ARP_OP, ARP_TPA}, {"ARP_ANSWER"}, False,
@@ -159,8 +159,8 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
     ("ARP_ANSWER", "Turn the request into its reply, back to the port that asked.",
      {ETH_TYPE}, set(), True,
      R.ARP_NOT_REQUEST, set()),
-    ("IPV6_GUARD", "The IPv6 source must be mapped to the port; then out by its patch. What stays on a link ends here.",
-     {IN_PORT, ETH_TYPE, IP_PROTO, ICMPV6_TYPE, IPV6_SRC, IPV6_DST}, {"ND_GUARD"}, True,
+    ("IPV6_GUARD", "The IPv6 source must be mapped to the port. What stays on a link ends here.",
+     {IN_PORT, ETH_TYPE, IP_PROTO, ICMPV6_TYPE, IPV6_SRC, IPV6_DST}, {"ND_GUARD", "TO_NIC"}, False,
      R.SPOOFED_IP, {R.TO_ITSELF, R.LINK_LOCAL, R.MLD, R.ROUTER_SOLICITED, R.ROUTER_POSED, R.ND_ADVERTISED}),
     ("ND_GUARD", "Who solicits must be the port: its MAC, and an address mapped to it, a link-local one, or none yet.",
      {IN_PORT, *ND, IPV6_SRC, ND_OPTION, ND_SLL}, {"ND_REPLY"}, False,
@@ -171,6 +171,12 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
     ("ND_ANSWER", "Turn the solicitation into its advertisement, back to the port that asked.",
      {*ND, ND_OPTION, ROUTER}, set(), True,
      R.ND_UNMAPPED, set()),
+    ("TO_NIC", "Out by the port's own patch, which tells br-nic whose it is.",
+     {IN_PORT}, set(), True,
+     R.UNKNOWN_PORT, set()),
+    ("TO_GUEST", "Out by the port that the patch belongs to.",
+     {IN_PORT}, set(), True,
+     R.UNKNOWN_PORT, set()),
     ("DROP", "Count by reason, and drop.",
      {REASON}, set(), False, None, set()),
 )

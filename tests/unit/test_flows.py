@@ -159,7 +159,7 @@ def test_guest_bridge_lets_past_what_is_the_ports_own_and_answers_for_the_vpc() 
             "priority=100,in_port=10,vlan_vid=0x0,eth_src=02:00:00:00:00:01,eth_type=0x86dd"
             " actions=set_field:0x1389->reg0,goto_table:IPV6_GUARD"
         ),
-        "priority=100,in_port=11 actions=output:10",
+        "priority=100,in_port=11 actions=goto_table:TO_GUEST",
         "priority=20,in_port=10 actions=set_field:0x6->reg1,goto_table:DROP",
         "priority=30,vlan_vid=0x1000/0x1000 actions=set_field:0x2->reg1,goto_table:DROP",
     ]
