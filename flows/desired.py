@@ -19,6 +19,9 @@ Flows = dict[int, Flow]
 """Cookie -> flow."""
 
 
+Source = Host | Vpc | Port | Location | None
+"""What a flow is made from."""
+
 Ofports = MappingABC[str, int]
 """A bridge's port name -> OpenFlow port number, as the switch reported them."""
 
@@ -44,17 +47,22 @@ RULES: Final[dict[str, Rules]] = {BR_GUEST: guest_bridge, BR_NIC: nic_bridge}
 
 def desired(bridge: str, view: HostView, ofports: Ofports) -> Flows:
     """Every flow that `bridge` (its role: "br-guest" or "br-nic") of the host should hold."""
+    return {flow.cookie: flow for _, flows in by_source(bridge, view, ofports) for flow in flows}
+
+
+def by_source(bridge: str, view: HostView, ofports: Ofports) -> Iterator[tuple[Source, Iterator[Flow]]]:
+    """The same, with what each is made from; None: nothing of the mapping, every such bridge has it."""
     rules = RULES[bridge]
-    flows = [*misses(bridge), *rules.of_host(view.host)]
+    yield None, misses(bridge)
+    yield view.host, rules.of_host(view.host)
     for peer in view.peers:
-        flows += rules.of_peer(view.host, peer)
+        yield peer, rules.of_peer(view.host, peer)
     for vpc in view.vpcs.values():
-        flows += rules.of_vpc(vpc)
+        yield vpc, rules.of_vpc(vpc)
     for port in view.ports:
-        flows += rules.of_port(port, view.vpcs[port.vpc], ofports)
+        yield port, rules.of_port(port, view.vpcs[port.vpc], ofports)
     for location in (*view.local, *view.remote):
-        flows += rules.of_address(view.host, location, ofports)
-    return {flow.cookie: flow for flow in flows}
+        yield location, rules.of_address(view.host, location, ofports)
 
 
 def meters(bridge: str, view: HostView, ofports: Ofports) -> Meters:

@@ -39,11 +39,12 @@ from mapping.model import Encap, Host
 
 CLASSIFY: Final = TABLES[BR_NIC]["CLASSIFY"]
 
-_OUTER: Final[dict[Encap, FieldMatch]] = {
+OUTER: Final[dict[Encap, FieldMatch]] = {
     Encap.VXLAN: {IP_PROTO: IpProto.UDP, UDP_DST: 4789},  # RFC 7348
     Encap.GENEVE: {IP_PROTO: IpProto.UDP, UDP_DST: 6081},  # RFC 8926
     Encap.GRE: {IP_PROTO: IpProto.GRE},  # RFC 2784, key by RFC 2890
 }
+"""How the outer header of each encapsulation is told from others, besides its addresses."""
 
 
 def of_host(host: Host) -> Iterator[Flow]:
@@ -51,7 +52,7 @@ def of_host(host: Host) -> Iterator[Flow]:
     yield from _arp(int(host.vtep_ip)) if isinstance(host.vtep_ip, IPv4Address) else _nd(int(host.vtep_ip))
     outer = FAMILIES[host.vtep_ip.version]
     to_us: FieldMatch = {IN_PORT: UPLINK, VLAN: UNTAGGED, ETH_TYPE: outer.eth_type, outer.dst: int(host.vtep_ip)}
-    yield flow(CLASSIFY, NAMED_MISS, {**to_us, **_OUTER[host.encap]}, drop(Reason.UNKNOWN_VTEP))
+    yield flow(CLASSIFY, NAMED_MISS, {**to_us, **OUTER[host.encap]}, drop(Reason.UNKNOWN_VTEP))
     yield flow(CLASSIFY, VAGUE_MISS, {IN_PORT: UPLINK}, drop(Reason.NOT_TUNNEL))
     yield flow(CLASSIFY, VAGUE_MISS, {IN_PORT: LOCAL}, drop(Reason.LOCAL_NOT_TUNNEL))
 
@@ -61,7 +62,7 @@ def of_peer(host: Host, peer: Host) -> Iterator[Flow]:
     outer = FAMILIES[host.vtep_ip.version]
     for in_port, source, target, out_port in ((LOCAL, host, peer, UPLINK), (UPLINK, peer, host, LOCAL)):
         match: FieldMatch = {IN_PORT: in_port, VLAN: UNTAGGED, ETH_TYPE: outer.eth_type}
-        match |= {outer.src: int(source.vtep_ip), outer.dst: int(target.vtep_ip), **_OUTER[target.encap]}
+        match |= {outer.src: int(source.vtep_ip), outer.dst: int(target.vtep_ip), **OUTER[target.encap]}
         yield flow(CLASSIFY, PASS, match, [Output(out_port)])
 
 

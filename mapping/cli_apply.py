@@ -18,15 +18,13 @@ from rich.text import Text
 
 from mapping import document, plan, rows, service
 from mapping import status as state
-from mapping.cli_common import RefusedError, Settings, console, print_json, settings, show_done, show_table
+from mapping.cli_common import RefusedError, Settings, console, follow, print_json, settings, show_done, show_table
 from mapping.document import Document
 from mapping.plan import Plan
 from mapping.replica import Replica
 from mapping.rows import Tables
 from mapping.status import Confirmation
-from mapping.writer import Done, MappingError, Writer, unreachable
-
-_PATIENCE_MS = 10_000
+from mapping.writer import Done, MappingError, Writer
 
 File = Annotated[Path, typer.Option("--file", "-f", help="The YAML file; - is standard input.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Delete every row that the file does not name.")]
@@ -108,7 +106,7 @@ def _carry_out_and_wait(
         # With nothing to change, an earlier run may have written the same, and given up waiting.
         hosts = plan.concerned(made.edits or plan.make(read.rows, {}).edits, tables)
         if hosts and not made.faults:
-            _follow(replica, options)
+            follow(replica, options)
         return made
 
     with closing(replica.session):
@@ -184,19 +182,12 @@ def _show_confirmed(found: tuple[Confirmation, ...]) -> None:
         console().print("applied by every live host that is concerned")
 
 
-def _follow(replica: Replica, options: Settings) -> None:
-    if not replica.wait_in_sync(_PATIENCE_MS):
-        if replica.refused:
-            raise MappingError(f"the mapping database at {replica.session.remote} refuses: {replica.refused}")
-        raise MappingError(unreachable(options.remotes, replica.session.error))
-
-
 def status(context: typer.Context) -> None:
     """Show what is wrong and what to do, how far each host is, and what was dropped there by reason."""
     options = settings(context)
     replica = Replica(options.remotes, state.COLUMNS)
     try:
-        _follow(replica, options)
+        follow(replica, options)
         report = state.report(replica.tables, replica.snapshot, time.time())
     finally:
         replica.session.close()

@@ -14,10 +14,12 @@ from rich.text import Text
 
 from mapping import plan
 from mapping.plan import Edit, Plan
+from mapping.replica import Replica
 from mapping.rows import Tables
 from mapping.wanted import Fault, Key, Row
-from mapping.writer import Done, MappingError, Writer
+from mapping.writer import Done, MappingError, Writer, unreachable
 
+_PATIENCE_MS: Final = 10_000
 _STYLES: Final = {"add": ("+", "green"), "change": ("~", "yellow"), "delete": ("-", "red")}
 
 
@@ -58,6 +60,18 @@ def print_json(value: object) -> None:
 
 _NOTHING: Final = (None, ())
 """Values of a column that may hold nothing, and does."""
+
+
+def follow(replica: Replica, options: Settings) -> None:
+    """Wait until the replica has what the database says.
+
+    Raises:
+        MappingError: it does not get it, and why.
+    """
+    if not replica.wait_in_sync(_PATIENCE_MS):
+        if replica.refused:
+            raise MappingError(f"the mapping database at {replica.session.remote} refuses: {replica.refused}")
+        raise MappingError(unreachable(options.remotes, replica.session.error))
 
 
 def carry_out(options: Settings, make: Callable[[Tables], Plan]) -> None:

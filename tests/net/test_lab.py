@@ -244,3 +244,14 @@ def test_status_and_exec_on_the_command_line(lab: Lab) -> None:
     with lockgate("exec", "-n", lab.name, "nobody", "--", "true") as executed:
         assert "no 'nobody'" in executed.communicate()[1]
     assert executed.returncode == 1
+
+
+def test_a_packet_is_traced_through_the_labs_hosts(lab: Lab) -> None:
+    reach(lab)  # so that the way is known
+    via = f"{sys.executable} -m mapping.cli lab exec -n {lab.name} {{host}} --"
+    argv = [sys.executable, "-m", "mapping.cli", "--db", lab.control.remote, "--json", "trace", "a", "b", "--via", via]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["text"] == "delivered to port b on h2, by its interface b"
+    assert {met["host"] for met in found["met"]} == {"h1", "h2"}

@@ -350,7 +350,17 @@ def test_wrong_usage(lockgate: Lockgate, words: list[str]) -> None:
 
 def commands() -> list[list[str]]:
     named = [[table, verb] for table in ("vpc", "host", "port", "mapping") for verb in ("add", "list", "delete")]
-    return [*named, ["port", "move"], ["port", "unbind"], ["mapping", "serve"], ["apply"], ["status"]]
+    return [
+        *named,
+        ["port", "move"],
+        ["port", "unbind"],
+        ["mapping", "serve"],
+        ["apply"],
+        ["status"],
+        ["trace"],
+        ["explain"],
+        ["audit"],
+    ]
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

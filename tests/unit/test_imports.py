@@ -14,15 +14,16 @@ ROOT = Path(__file__).parents[2]
 # and what is in it.
 MAY_IMPORT: dict[str, set[str]] = {
     "mapping/*.py": {"mapping"},
-    "mapping/cli*.py": {"mapping", "topo.lab_cli"},
+    "mapping/cli.py": {"mapping", "explain.cli", "topo.lab_cli"},
     "flows/*.py": {"flows", "mapping.model"},
     "flows/incremental.py": {"flows", "mapping.model", "mapping.linked"},
+    "explain/*.py": {"explain", "flows", "mapping"},
     "controller/*.py": {"controller", "flows", "mapping", "ryu"},
     "controller/ryu_compat.py": {"eventlet"},
     "topo/*.py": {"topo", "flows", "mapping"},
     "bench/*.py": {"bench", "topo", "flows", "mapping"},
 }
-WATCHED = {"bench", "controller", "flows", "mapping", "topo", "tests", "eventlet", "os_ken", "ryu"}
+WATCHED = {"bench", "controller", "explain", "flows", "mapping", "topo", "tests", "eventlet", "os_ken", "ryu"}
 
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("*/*.py") if f"{path.parent.name}/*.py" in MAY_IMPORT)
 
@@ -70,6 +71,8 @@ def test_every_folder_of_code_has_a_rule() -> None:
         ("flows/view.py", "from mapping.linked import Linked", ["mapping.linked.Linked"]),
         ("mapping/cli.py", "from topo.lab_cli import app", []),
         ("mapping/cli.py", "from topo.lab import Lab", ["topo.lab.Lab"]),
+        ("mapping/cli_rows.py", "from explain.cli import trace", ["explain.cli.trace"]),
+        ("explain/site.py", "from flows import view\nfrom controller import wire", ["controller.wire"]),
         ("mapping/rows.py", "from topo.lab_cli import app", ["topo.lab_cli.app"]),
         ("topo/lab.py", "import controller.app as app", ["controller.app"]),
         ("controller/fleet.py", "from flows import view\nfrom topo import lab", ["topo.lab"]),
