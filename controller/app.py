@@ -1,12 +1,15 @@
 """`ryu-manager controller.app`: Ryu's events in, nothing else. What is done about them is in `controller.fleet`.
 
 LOCKGATE_DB names the mapping database's servers, separated by commas, as in ovsdb(7): "tcp:198.51.100.1:6640".
+LOCKGATE_METRICS, if set, is where Prometheus finds metrics, an address of the control network: "198.51.100.1:9464".
+LOCKGATE_LOG=json has each line of the log be a JSON object.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import sys
 from typing import Any, Final
 
 from ryu.base.app_manager import RyuApp
@@ -15,6 +18,8 @@ from ryu.controller.handler import CONFIG_DISPATCHER, DEAD_DISPATCHER, MAIN_DISP
 from ryu.ofproto import ofproto_v1_5
 
 from controller.fleet import Fleet
+from controller.logs import use_json
+from controller.metrics import listen_address
 from controller.replies import changed_by_others
 from mapping.schema import DEFAULT_REMOTE
 
@@ -23,6 +28,7 @@ _NEW_OBJECTS: Final = 50_000
 
 _ANSWERS: Final = [
     ofp_event.EventOFPFlowDescStatsReply,
+    ofp_event.EventOFPPortStatsReply,
     ofp_event.EventOFPBundleCtrlMsg,
     ofp_event.EventOFPMeterDescStatsReply,
     ofp_event.EventOFPBarrierReply,
@@ -38,12 +44,17 @@ class Lockgate(RyuApp):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         gc.set_threshold(_NEW_OBJECTS)
+        if os.environ.get("LOCKGATE_LOG") == "json":
+            use_json()
+        self._metrics = _listen_address()
         self._fleet = Fleet(os.environ.get("LOCKGATE_DB", DEFAULT_REMOTE).split(","))
 
     def start(self) -> Any:
         """Called by Ryu once."""
         thread = super().start()
         self.threads += self._fleet.start()
+        if self._metrics:
+            self.threads += self._fleet.metrics.serve(self._metrics)
         return thread
 
     @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
@@ -69,3 +80,11 @@ class Lockgate(RyuApp):
     def _flows_changed(self, event: Any) -> None:
         if cookies := changed_by_others(event.msg):
             self._fleet.flows_changed(event.msg.datapath, cookies)
+
+
+def _listen_address() -> tuple[str, int] | None:
+    wanted = os.environ.get("LOCKGATE_METRICS")
+    try:
+        return listen_address(wanted) if wanted else None
+    except ValueError as error:
+        sys.exit(str(error))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, Final
@@ -16,6 +17,8 @@ from typing import Any, Final
 from ryu.lib import hub
 
 from controller import punts
+from controller.counters import Counters, OwnPorts
+from controller.metrics import BridgeState, Metrics, State
 from controller.prober import Prober
 from controller.punts import Punted
 from controller.reconciler import Reconciler, datapaths
@@ -39,7 +42,8 @@ class Fleet:
 
     def __init__(self, remotes: Sequence[str]) -> None:
         self._replica = Replica(remotes, hosts=(), breathe=partial(hub.sleep, 0))
-        self._reporter = Reporter(remotes, self.hosts)
+        self.counters = Counters(self._ports_on)
+        self._reporter = Reporter(remotes, self.hosts, self.counters)
         self._prober = Prober()
         self._switches: dict[int, Switch] = {}
         self._reconcilers: dict[int, Reconciler] = {}
@@ -47,6 +51,11 @@ class Fleet:
         self._followed: dict[RowId, float] = {}
         """Host that is followed -> when one of its bridges was last seen connected."""
         self._was_current = False
+        self._current_at = time.monotonic()
+        """When the copy of the database was last known to be current, or the start."""
+        self._connections: Counter[int] = Counter()
+        """Datapath -> times that it has connected."""
+        self.metrics = Metrics(self._state, self.counters)
 
     def start(self) -> list[Any]:
         """Start following the database and reporting to it; returns the greenlets."""
@@ -72,6 +81,7 @@ class Fleet:
             self._leave(previous)
             previous.close()
         self._switches[switch.id] = switch
+        self._connections[switch.id] += 1
         self._refused.discard(switch.id)
         if self._replica.in_sync:
             self._choose_hosts()
@@ -108,6 +118,39 @@ class Fleet:
             table = next(name for name, each in TABLES[BR_GUEST].items() if each.number == message.table_id)
             punts.take(reconciler.switch, ofport, table, Punted(message.data, port, linked.vpcs[port.vpc], linked))
 
+    def _state(self) -> State:
+        replica, linked, now = self._replica, self._replica.linked, time.monotonic()
+        applied: defaultdict[str, list[int]] = defaultdict(list)
+        for each in self._reconcilers.values():
+            if each.host:
+                applied[each.host.name].append(max(0, each.applied_seq))
+        bridges = [
+            BridgeState(
+                *(host.name, role, datapath in self._switches),
+                max(0, self._connections[datapath] - 1),
+                *((one.flows, one.waiting, one.mended) if (one := self._reconcilers.get(datapath)) else (0, 0, 0)),
+            )
+            for host in (linked.hosts[uuid] for uuid in self._followed if uuid in linked.hosts)
+            for role, datapath in datapaths(host).items()
+        ]
+        return State(
+            replica.in_sync,
+            replica.current,
+            0.0 if replica.current else now - self._current_at,
+            max(0, replica.session.generation - 1),
+            replica.config_seq,
+            {table: len(linked.parsed(table)) for table in ("Host", "Vpc", "Port", "Mapping")},
+            len(linked.bad),
+            len(self._refused & (self._switches.keys() - self._reconcilers.keys())),
+            {name: min(seqs) for name, seqs in applied.items()},
+            bridges,
+        )
+
+    def _ports_on(self, host: RowId) -> OwnPorts:
+        linked = self._replica.linked
+        ports = (linked.ports[uuid] for uuid in linked.ports_of(host))
+        return [(port, linked.vpcs[port.vpc]) for port in ports if port.host == host]
+
     def _reconciler(self, datapath: Any) -> Reconciler | None:
         reconciler = self._reconcilers.get(datapath.id)
         return reconciler if reconciler is not None and reconciler.switch.datapath is datapath else None
@@ -116,6 +159,8 @@ class Fleet:
         while True:
             if self._replica.run():
                 self._database_changed()
+            if self._replica.current:
+                self._current_at = time.monotonic()
             if self._replica.current != self._was_current:
                 self._was_current = self._replica.current
                 session = self._replica.session
@@ -139,7 +184,9 @@ class Fleet:
         touched = self._replica.take_touched()
         bad = self._replica.linked.bad
         for uuid in touched.bad & bad.keys():
-            log.error("mapping database: %s", bad[uuid])
+            row = bad[uuid]
+            about = {"table": row.table, "row": row.name, row.table.lower(): row.name}
+            log.error("mapping database: %s", row, extra=about)
         if touched.hosts:
             self._choose_hosts()
         for datapath, switch in list(self._switches.items()):
@@ -154,8 +201,8 @@ class Fleet:
             return  # what it needs is on its way, and nothing is swept before it is here
         if host is not None:
             bridge = next(bridge for bridge, datapath in datapaths(host).items() if datapath == switch.id)
-            log.info("%s %s: serving datapath %016x", host.name, bridge, switch.id)
             reconciler = Reconciler(switch, f"{host.name} {bridge}", bridge, self._replica)
+            log.info("%s: serving datapath %016x", reconciler.name, switch.id, extra=reconciler.about)
             self._reconcilers[switch.id] = reconciler
             hub.spawn(reconciler.run, self._applied)
         elif switch.id not in self._refused:
@@ -168,13 +215,16 @@ class Fleet:
 
     def _applied(self, reconciler: Reconciler) -> None:
         if reconciler.host is None:
-            log.error("%s: no Host row names it any more: its flows are removed", reconciler.name)
+            text = "%s: no Host row names it any more: its flows are removed"
+            log.error(text, reconciler.name, extra=reconciler.about)
             reconciler.stop()
             del self._reconcilers[reconciler.switch.id]
             self._serve(reconciler.switch)  # a row may name it again by now
         elif reconciler.bridge == BR_NIC:
             # Before it is reported, so that whoever waits for the report finds the way known.
             self._prober.applied(reconciler)
+        if reconciler.took is not None:
+            self.metrics.changed(reconciler.took)
         self._reporter.wake()
 
     def _leave(self, switch: Switch) -> None:
@@ -182,6 +232,7 @@ class Fleet:
         del self._switches[switch.id]
         reconciler = self._reconcilers.pop(switch.id, None)
         if reconciler is not None:
-            log.warning("%s: datapath %016x disconnected; its flows stay", reconciler.name, switch.id)
+            text = "%s: datapath %016x disconnected; its flows stay"
+            log.warning(text, reconciler.name, switch.id, extra=reconciler.about)
             reconciler.stop()
             self._reporter.wake()

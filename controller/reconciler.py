@@ -11,10 +11,9 @@ from ryu.lib import hub
 
 from controller.switch import Switch, SwitchError, Ticket
 from flows.change import Change
-from flows.desired import drop_cookies
 from flows.incremental import BridgeFlows
 from flows.meter import Meters
-from flows.pipeline import BR_GUEST, BR_NIC, TABLES, Reason
+from flows.pipeline import BR_GUEST, BR_NIC
 from mapping.linked import Touched
 from mapping.model import Host, Port
 from mapping.replica import Replica
@@ -70,10 +69,16 @@ class Reconciler:
         """When what is confirmed may be reported, on the monotonic clock."""
         self.problem = ""
         """Why the switch does not hold what it should, in words; empty when it does."""
+        self.took: float | None = None
+        """Seconds from the first news of what was confirmed last until then; None if there is more to confirm."""
+        self.mended = 0
+        """Flows that others had changed, and that were put back."""
         self.running = True
         self._replica = replica
         self._flows: BridgeFlows | None = None
         self._touched = Touched()
+        self._news = self._since = 0.0
+        """When the first of what is touched came, and of what is not confirmed, on the monotonic clock; 0: none."""
         self._trusted = False
         self._read_seconds = 0.0
         self._meters: Meters = {}
@@ -95,6 +100,7 @@ class Reconciler:
         """Rows of the database, or the bridge's ports, have changed."""
         if touched:
             self._touched.add(touched)
+            self._news = self._news or time.monotonic()
         self._changed.set()
 
     def distrust(self, cookies: Collection[int]) -> None:
@@ -119,7 +125,8 @@ class Reconciler:
                 done = self._reconcile()
             except SwitchError as error:
                 if self.running:
-                    log.error("%s: %s; reading back and trying again", self.name, error)  # noqa: TRY400 - it says all
+                    text = "%s: %s; reading back and trying again"
+                    log.error(text, self.name, error, extra=self.about)  # noqa: TRY400 - it says all
                     self.problem = str(error)
                     self._trusted, self._ticket, self._next = False, None, None
                     hub.sleep(RETRY_INTERVAL)
@@ -137,14 +144,21 @@ class Reconciler:
         """The port that the flows take this OpenFlow port of br-guest for; None: for nobody's."""
         return self._flows.port_at(ofport) if self._flows and self.bridge == BR_GUEST else None
 
-    def drops(self) -> dict[Reason, int]:
-        """Packets dropped so far, by reason, as the switch counts them.
+    @property
+    def about(self) -> dict[str, str]:
+        """What its log lines are about."""
+        host, _, bridge = self.name.partition(" ")
+        return {"host": host, "bridge": bridge, "datapath": f"{self.switch.id:016x}"}
 
-        Raises:
-            SwitchError: the switch did not answer.
-        """
-        packets = self.switch.packets(TABLES[self.bridge]["DROP"].number)
-        return {reason: packets.get(cookie, 0) for reason, cookie in drop_cookies(self.bridge).items()}
+    @property
+    def flows(self) -> int:
+        """How many flows the bridge should hold."""
+        return self._flows.count if self._flows else 0
+
+    @property
+    def waiting(self) -> int:
+        """Addresses whose flows are still to be made."""
+        return self._flows.waiting if self._flows else 0
 
     def _reconcile(self) -> bool:
         """One step: while the flows are busy, there is more to do. Returns whether it could be made."""
@@ -156,6 +170,7 @@ class Reconciler:
             self._flows, self._trusted = None, False
             return False
         touched, self._touched = self._touched, Touched()
+        self._since, self._news = self._since or self._news, 0.0
         # What is missing when the database has not moved is somebody else's doing.
         unasked = installed is not None and not touched and self.applied_seq == config_seq
         sent = 0
@@ -179,9 +194,14 @@ class Reconciler:
         if not (self._flows and self._flows.busy) and (self._added or self._deleted):
             what = "its flows were changed behind our back; mended: " if unasked else ""
             level = logging.WARNING if unasked else logging.INFO
-            log.log(level, "%s: %s%d flows added, %d deleted", self.name, what, self._added, self._deleted)
+            numbers = (self._added, self._deleted)
+            log.log(level, "%s: %s%d flows added, %d deleted", self.name, what, *numbers, extra=self.about)
+            self.mended += self._added + self._deleted if unasked else 0
             self._added = self._deleted = 0
         self.problem = ""
+        self.took = None
+        if self._since and not self.waiting:
+            self.took, self._since = time.monotonic() - self._since, 0.0
         if state:
             self.applied_seq, self.host = state.applied_seq, state.host
             if state.peers != self.peers:

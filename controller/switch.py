@@ -11,12 +11,14 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_5 as ofp
 
 from controller import replies, wire
+from controller.replies import Traffic
 from flows.change import Change
 from flows.flow import Action
 from flows.meter import Meters
@@ -80,11 +82,19 @@ class Switch:
         self._read_flows(ofp.OFPTT_ALL, lambda reply: cookies.extend(replies.cookies(reply)))
         return cookies
 
-    def packets(self, table: int) -> dict[int, int]:
-        """Cookie -> packets that the flow has matched, for every flow of ours in a table."""
-        packets: dict[int, int] = {}
-        self._read_flows(table, lambda reply: packets.update(replies.packets(reply)))
-        return packets
+    def counted(self, table: int) -> dict[int, Traffic]:
+        """Cookie -> what the flow has matched, for every flow of ours in a table."""
+        counted: dict[int, Traffic] = {}
+        self._read_flows(table, lambda reply: counted.update(replies.counted(reply)))
+        return counted
+
+    def port_traffic(self) -> dict[int, tuple[Traffic, Traffic]]:
+        """OpenFlow port number -> what it has received and what it has sent."""
+        found: dict[int, tuple[Traffic, Traffic]] = {}
+        xid = next(_xids)
+        read = partial(_update, found)
+        self.finish(self._ask(xid, [wire.read_ports(xid)], read, _is_last_part))
+        return found
 
     def meters(self) -> Meters:
         """All its meters."""
@@ -150,6 +160,10 @@ class Switch:
         self._questions[xid].answers.put(answer)
         if answer:
             del self._questions[xid]
+
+
+def _update(found: dict[int, tuple[Traffic, Traffic]], reply: Any) -> None:
+    found.update(replies.port_traffic(reply))
 
 
 class Ticket(NamedTuple):

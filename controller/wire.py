@@ -211,6 +211,11 @@ def watch_flows(xid: int) -> bytes:
     return _message(parser.OFPFlowMonitorRequest(_PROTOCOL, monitor_id=1, monitor_flags=flags), xid)
 
 
+def read_ports(xid: int) -> bytes:
+    """The message that asks for the statistics of all ports."""
+    return _message(parser.OFPPortStatsRequest(_PROTOCOL, 0, ofp.OFPP_ANY), xid)
+
+
 def read_flows(table: int, xid: int) -> bytes:
     """The message that asks for our flows in a table (OFPTT_ALL: in all)."""
     message = parser.OFPFlowDescStatsRequest(

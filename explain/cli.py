@@ -79,7 +79,7 @@ def trace(
         print_json(show.trace_as_json(made, sent, notes))
     else:
         show.show_trace(made, sent, notes)
-    raise typer.Exit(made.verdict not in ("delivered", "answered"))
+    raise typer.Exit(int(made.verdict not in ("delivered", "answered")))
 
 
 def explain(context: typer.Context, *, what: What, host: Hosts = None, via: Via = DEFAULT_VIA) -> None:
@@ -103,7 +103,7 @@ def explain(context: typer.Context, *, what: What, host: Hosts = None, via: Via 
         print_json([show.place_as_json(place) for place in places])
     else:
         show.show_places(cookie, places)
-    raise typer.Exit(not any(place["desired"] or place["installed"] for place in places))
+    raise typer.Exit(int(not any(place["desired"] or place["installed"] for place in places)))
 
 
 def audit(
@@ -138,7 +138,8 @@ def audit(
         print_json({"hosts": list(results), "differences": shown, "mended": mended, "not_asked": failed})
     else:
         show.show_audit(findings, mended, len(results) - len(failed), failed)
-    raise typer.Exit(bool(failed) or mended < len([each for each in findings if strangers or each.kind != "stranger"]))
+    left = sum(strangers or each.kind != "stranger" for each in findings) - mended
+    raise typer.Exit(int(bool(failed) or left > 0))
 
 
 _Result = tuple[list[Finding], int, str]

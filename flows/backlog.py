@@ -20,6 +20,9 @@ class Backlog:
     def __bool__(self) -> bool:
         return bool(self._lanes)
 
+    def __len__(self) -> int:
+        return sum(len(lane) for lane in self._lanes.values())
+
     def add(self, vpc: RowId, addresses: Mapping[str, RowId | None], config_seq: int) -> None:
         """These addresses lead there since this change."""
         if addresses:
@@ -63,6 +66,9 @@ class _Lane:
         """The change that the first of `now` came with."""
         self._later: Addresses = {}
         self._later_since = 0
+
+    def __len__(self) -> int:
+        return len(self.now) + len(self._later)
 
     def add(self, addresses: Mapping[str, RowId | None], config_seq: int) -> None:
         if not self.now:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from typing import Final, Protocol
 
-from flows import guest_bridge, nic_bridge
-from flows.fields import REASON
+from flows import drops, guest_bridge, nic_bridge
 from flows.flow import Flow, drop, flow
 from flows.meter import Meter, Meters
-from flows.pipeline import BR_GUEST, BR_NIC, TABLES, Reason, reasons
-from flows.priority import MISS, PASS
+from flows.pipeline import BR_GUEST, BR_NIC, TABLES
+from flows.priority import MISS
 from flows.view import HostView, Location
 from mapping.model import Host, Port, Vpc
 
@@ -70,19 +69,9 @@ def meters(bridge: str, view: HostView, ofports: Ofports) -> Meters:
     return {meter_id: meter for port in view.ports for meter_id, meter in RULES[bridge].meters(port, ofports)}
 
 
-def drop_cookies(bridge: str) -> dict[Reason, int]:
-    """For each reason for which a bridge drops, the cookie of the flow that counts it."""
-    return {reason: _count(bridge, reason).cookie for reason in reasons(bridge)}
-
-
-def _count(bridge: str, reason: Reason) -> Flow:
-    return flow(TABLES[bridge]["DROP"], PASS, {REASON: reason.number}, [])
-
-
 def misses(bridge: str) -> Iterator[Flow]:
     """The miss of every table, and the DROP table's one flow for each reason."""
     for table in TABLES[bridge].values():
         if table.miss:
             yield flow(table, MISS, {}, drop(table.miss))
-    for reason in reasons(bridge):
-        yield _count(bridge, reason)
+    yield from drops.of_host(bridge)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from typing import Final
 
-from flows import guest_ipv6
+from flows import drops, guest_ipv6
 from flows.fields import (
     ARP_OP,
     ARP_SHA,
@@ -75,6 +75,7 @@ def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
     device, patch = ofports.get(port.device), ofports.get(guest_patch(port.device))
     if device is not None and patch is not None:
         yield from _classify(port, vpc, device, patch)
+        yield from drops.of_port(BR_GUEST, device)
 
 
 def meters(port: Port, ofports: Ofports) -> Iterator[tuple[int, Meter]]:

@@ -81,6 +81,16 @@ class BridgeFlows:
         return bool(self._backlog)
 
     @property
+    def waiting(self) -> int:
+        """Addresses of which it has."""
+        return len(self._backlog)
+
+    @property
+    def count(self) -> int:
+        """How many flows there are."""
+        return self._count
+
+    @property
     def cookies(self) -> Iterator[int]:
         """The cookie of every flow."""
         for cookies in self._cookies.values():

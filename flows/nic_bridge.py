@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from typing import Final
 
-from flows import nic_substrate
+from flows import drops, nic_substrate
 from flows.fields import ETH_DST, ETH_TYPE, FAMILIES, IN_PORT, TAGGED, TUN_ID, UNTAGGED, VLAN, mac
 from flows.flow import Action, FieldMatch, Flow, Goto, Output, SetField, drop, flow
 from flows.meter import Meter
@@ -53,6 +53,7 @@ def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
     patch = ofports.get(nic_patch(port.device))
     if patch is not None:
         yield flow(CLASSIFY, PASS, {IN_PORT: patch, VLAN: UNTAGGED}, [SetField(TUN_ID, vpc.vni), Goto(PUSH.name)])
+        yield from drops.of_port(BR_NIC, patch)
 
 
 def meters(_port: Port, _ofports: Ofports) -> Iterator[tuple[int, Meter]]:

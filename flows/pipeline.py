@@ -6,7 +6,7 @@ r"""Where does the packet go: every table of both bridges, in order, and every r
     guest port <- br-guest: TO_GUEST <- CLASSIFY <- br-nic: DELIVER <- SOURCE_GUARD <- CLASSIFY <- tunnel
 
 A packet that no rule lets on meets its table's miss: its reason is written into a register, and the DROP table, with
-one flow for each reason, counts it. Nothing floods, and nothing is sent to the controller.
+a flow for each reason, counts it. Nothing floods, and nothing is sent to the controller.
 """
 
 from __future__ import annotations
@@ -93,6 +93,11 @@ class Reason(enum.Enum):
         return self.value[1]
 
     @property
+    def harmless(self) -> bool:
+        """Whether guests that mean no harm do it all the time."""
+        return self.meaning.endswith(": harmless")
+
+    @property
     def label(self) -> str:
         """The name under which it is counted and shown."""
         return self.name.lower()
@@ -177,8 +182,8 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
     ("TO_GUEST", "Out by the port that the patch belongs to.",
      {IN_PORT}, set(), True,
      R.UNKNOWN_PORT, set()),
-    ("DROP", "Count by reason, and drop.",
-     {REASON}, set(), False, None, set()),
+    ("DROP", "Count by reason, for each port of a guest and for the rest, and drop.",
+     {REASON, IN_PORT}, set(), False, None, set()),
 )
 
 NIC_TABLES: Final = _bridge(BR_NIC,
@@ -195,8 +200,8 @@ NIC_TABLES: Final = _bridge(BR_NIC,
     ("DELIVER", "Map the inner destination to a port of this host, and address the frame to it.",
      {TUN_ID, ETH_TYPE, IP_DST, IPV6_DST}, set(), True,
      R.NOT_HERE, set()),
-    ("DROP", "Count by reason, and drop.",
-     {REASON}, set(), False, None, set()),
+    ("DROP", "Count by reason, for each port of a guest and for the rest, and drop.",
+     {REASON, IN_PORT}, set(), False, None, set()),
 )
 # fmt: on
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from explain import cli as cli_explain
-from mapping import cli_apply, cli_rows
+from mapping import cli_apply, cli_port, cli_rows, cli_status
 from mapping.cli_common import RefusedError, Settings, print_json
 from mapping.schema import DEFAULT_REMOTE
 from mapping.session import check_remote
@@ -41,12 +41,13 @@ def options(context: typer.Context, db: Database = DEFAULT_REMOTE, as_json: AsJs
 
 
 app.command("apply", epilog="Example: lockgate apply -f examples/two-hosts.yaml --dry-run")(cli_apply.apply)
-app.command("status", epilog="Example: lockgate --db tcp:198.51.100.1:6640 status")(cli_apply.status)
+app.command("status", epilog="Example: lockgate --db tcp:198.51.100.1:6640 status")(cli_status.status)
 app.command("trace", epilog="Example: lockgate trace web db --proto tcp --port 443")(cli_explain.trace)
 app.command("explain", epilog="Example: lockgate explain 0x10c6c3949bd5b275")(cli_explain.explain)
 app.command("audit", epilog="Example: lockgate audit --host host-a --mend")(cli_explain.audit)
 for _name in ("vpc", "host", "port", "mapping"):
     app.add_typer(getattr(cli_rows, _name), name=_name)
+cli_rows.port.command("show", epilog="Example: lockgate port show web --json")(cli_port.show)
 cli_rows.mapping.command("serve", epilog="Example: lockgate mapping serve --listen ptcp:6640:127.0.0.1 --file m.db")(
     cli_apply.serve
 )

@@ -1,4 +1,4 @@
-"""`lockgate apply`, `lockgate status` and `lockgate mapping serve`."""
+"""`lockgate apply` and `lockgate mapping serve`."""
 
 # ruff: noqa: PLR0913 - a command has as many options as it needs
 
@@ -180,54 +180,6 @@ def _show_confirmed(found: tuple[Confirmation, ...]) -> None:
         console().print("no host that is concerned is live: nothing to wait for")
     elif "late" not in states:
         console().print("applied by every live host that is concerned")
-
-
-def status(context: typer.Context) -> None:
-    """Show what is wrong and what to do, how far each host is, and what was dropped there by reason."""
-    options = settings(context)
-    replica = Replica(options.remotes, state.COLUMNS)
-    try:
-        follow(replica, options)
-        report = state.report(replica.tables, replica.snapshot, time.time())
-    finally:
-        replica.session.close()
-    if options.json:
-        print_json(_as_json(report, replica.session.remote))
-    else:
-        _show(report, replica.session.remote)
-
-
-def _as_json(report: state.Report, remote: str) -> dict[str, object]:
-    found = dataclasses.asdict(report)
-    for host, shown in zip(report.hosts, found["hosts"], strict=True):
-        shown["live"] = host.live
-    for row in found["bad"]:
-        row["uuid"] = str(row["uuid"])
-    return {**found, "database": remote}
-
-
-def _show(report: state.Report, remote: str) -> None:
-    out = console()
-    for line in report.summary:
-        out.print(line, style="green" if report.ok else "yellow", markup=False, soft_wrap=True)
-    counts = ", ".join(f"{count} {table.lower()}(s)" for table, count in report.counts.items())
-    out.print(f"database {remote}: config_seq {report.config_seq}, {counts}", markup=False, soft_wrap=True)
-    if report.hosts:
-        out.print()
-        columns = ("host", "vtep", "encap", "guest bridge", "NIC bridge", "applied", "behind by", "heard", "controller")
-        show_table(columns, (_host_line(host) for host in report.hosts))
-    if dropped := [(host.name, reason, str(n)) for host in report.hosts for reason, n in host.drops.items()]:
-        out.print()
-        show_table(("dropped at", "reason", "packets"), dropped)
-    if report.bad:
-        out.print()
-        show_table(("bad row", "name", "why"), ((row.table, row.name, row.problem) for row in report.bad))
-
-
-def _host_line(host: state.HostStatus) -> list[str]:
-    heard = "never" if host.heard is None else f"{host.heard} s ago"
-    progress = (str(host.applied_seq), str(host.lag))
-    return [host.name, host.vtep_ip, host.encap, host.guest, host.nic, *progress, heard, host.controller]
 
 
 def serve(context: typer.Context, listen: Listen = None, file: DatabaseFile = service.DEFAULT_FILE) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Mapping as MappingABC
-from typing import Any
+from typing import Any, Final
 
 from mapping import values
 from mapping.model import SUBSTRATE_MTU, UNLIMITED, BadRow, Host, Limits, Mapping, Port, RowId, Snapshot, Vpc
@@ -29,6 +29,9 @@ READ_COLUMNS: dict[str, tuple[str, ...]] = {
 
 STATUS_COLUMNS: dict[str, tuple[str, ...]] = {"Host": ("applied_seq", "status", "drops")}
 """What controllers report, for people and tools."""
+
+PORT_COUNTERS: Final = "port_counters"
+"""The column of Host that has the counters of its ports, "PORT/WHAT_UNIT" -> count: too much to be followed."""
 
 
 def copy(text: str) -> str:

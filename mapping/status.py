@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -69,9 +69,14 @@ class Confirmation:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The whole picture. `summary` says in words what is wrong and what to do, worst first."""
+    """The whole picture.
+
+    `summary` says in words what is wrong and what to do, worst first; `notes` what is not wrong and may yet be why
+    something does not work.
+    """
 
     summary: tuple[str, ...]
+    notes: tuple[str, ...]
     ok: bool
     config_seq: int
     hosts: tuple[HostStatus, ...]
@@ -82,13 +87,15 @@ class Report:
 def report(tables: Tables, snapshot: Snapshot, now: float) -> Report:
     """The report on a database that holds `tables`; `snapshot` is what is valid of them; `now` in unix seconds."""
     config_seq = snapshot.config_seq
-    hosts = tuple(sorted((_host(row, config_seq, now) for row in tables["Host"].values()), key=lambda host: host.name))
+    hosts = tuple(
+        sorted((of_host(row, config_seq, now) for row in tables["Host"].values()), key=lambda host: host.name)
+    )
     bad = Counter(row.table for row in snapshot.bad)
     held = {"Vpc": snapshot.vpcs, "Host": snapshot.hosts, "Port": snapshot.ports, "Mapping": snapshot.mappings}
     counts = {table: len(rows) + bad[table] for table, rows in held.items()}
     problems = [*_absent(hosts), *_behind(hosts), *_reported(hosts), *_bad(snapshot.bad), *reach.in_snapshot(snapshot)]
     summary = problems or [_fine(hosts, config_seq)]
-    return Report(tuple(summary), not problems, config_seq, hosts, counts, snapshot.bad)
+    return Report(tuple(summary), _notes(snapshot), not problems, config_seq, hosts, counts, snapshot.bad)
 
 
 def confirmations(
@@ -98,7 +105,7 @@ def confirmations(
 
     `ms` is what was measured, by host. A host without a row is left out: nobody reports of it any more.
     """
-    hosts = (_host(row, config_seq, now) for row in tables["Host"].values() if row["name"] in names)
+    hosts = (of_host(row, config_seq, now) for row in tables["Host"].values() if row["name"] in names)
     found = [_confirmation(host, ms.get(host.name)) for host in hosts]
     order = ("applied", "not live", "late")
     return tuple(sorted(found, key=lambda each: (order.index(each.state), each.ms or 0, each.host)))
@@ -116,7 +123,8 @@ def _confirmation(host: HostStatus, ms: int | None) -> Confirmation:
     return Confirmation(host.name, "not live", None, quiet or _disconnected(host))
 
 
-def _host(row: Row, config_seq: int, now: float) -> HostStatus:
+def of_host(row: Row, config_seq: int, now: float) -> HostStatus:
+    """What its row says of a host, at `now` in unix seconds."""
     said: dict[str, str] = rows.as_dict(row["status"])
     heard = said.get("heard", "")
     return HostStatus(
@@ -140,11 +148,8 @@ def _absent(hosts: tuple[HostStatus, ...]) -> list[str]:
         problems.append(f"{in_words(never)}: {_NEVER}")
     if quiet := [host.name for host in hosts if host.heard is not None and host.heard > QUIET_SECONDS]:
         problems.append(f"{in_words(quiet)}: no report for over {QUIET_SECONDS} s: {_QUIET}")
-    return problems + [
-        f"host {host.name}: {_disconnected(host)}"
-        for host in hosts
-        if host.heard is not None and host.heard <= QUIET_SECONDS and not host.live
-    ]
+    lost = (host for host in hosts if host.heard is not None and host.heard <= QUIET_SECONDS and not host.live)
+    return problems + _together((host.name, _disconnected(host)) for host in lost)
 
 
 def _disconnected(host: HostStatus) -> str:
@@ -164,7 +169,29 @@ def _behind(hosts: tuple[HostStatus, ...]) -> list[str]:
 
 
 def _reported(hosts: tuple[HostStatus, ...]) -> list[str]:
-    return [f"host {host.name}: {host.problem}" for host in hosts if host.problem]
+    return _together((host.name, host.problem) for host in hosts if host.problem)
+
+
+def _together(said: Iterable[tuple[str, str]]) -> list[str]:
+    """One line for all hosts of which the same is said."""
+    hosts: dict[str, list[str]] = {}
+    for host, text in said:
+        hosts.setdefault(text, []).append(host)
+    return [
+        f"{in_words(names)}: {text if len(names) == 1 else text.replace('its ', 'their ')}"
+        for text, names in hosts.items()
+    ]
+
+
+def _notes(snapshot: Snapshot) -> tuple[str, ...]:
+    notes = []
+    ports = snapshot.ports.values()
+    if unbound := sorted(port.name for port in ports if port.host is None):
+        notes.append(f"port(s) {some(unbound)} on no host, so unreachable: `lockgate port move` gives them one")
+    mapped = {mapping.port for mapping in snapshot.mappings.values()}
+    if bare := sorted(port.name for port in ports if port.uuid not in mapped):
+        notes.append(f"port(s) {some(bare)} without an address: `lockgate mapping add` gives them one")
+    return tuple(notes)
 
 
 def _bad(bad: tuple[BadRow, ...]) -> list[str]:
@@ -181,5 +208,9 @@ def _fine(hosts: tuple[HostStatus, ...], config_seq: int) -> str:
 
 def in_words(names: list[str]) -> str:
     """Some of these hosts, and how many more."""
-    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"host {some}" if len(names) == 1 else f"hosts {some}"
+    return f"host {some(names)}" if len(names) == 1 else f"hosts {some(names)}"
+
+
+def some(names: list[str]) -> str:
+    """Some of these, and how many more."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -93,6 +93,16 @@ class Writer:
         results = self._transact(selects)
         return {table: _by_uuid(result["rows"]) for table, result in zip(tables, results, strict=True)}
 
+    def select(self, *queries: tuple[str, list[Json], list[str]]) -> list[list[Row]]:
+        """The rows that each query asks for: table, conditions (RFC 7047, 5.1) and columns; all of one moment.
+
+        Raises:
+            MappingError: the database cannot be reached, or is another one.
+        """
+        keys = ("table", "where", "columns")
+        results = self._transact([{"op": "select", **dict(zip(keys, query, strict=True))} for query in queries])
+        return [result["rows"] for result in results]
+
     def transact(self, operations: Sequence[Operation], comment: str) -> Commit:
         """Do these operations and count them as one change; all of them are done, or none.
 

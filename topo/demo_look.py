@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from flows.desired import drop_cookies
-from flows.pipeline import BR_GUEST, BR_NIC, Reason
+from flows.pipeline import BR_GUEST, BR_NIC, Reason, reasons
 from mapping.model import Encap
 from topo import netns
 from topo.capture import Capture
@@ -29,6 +28,7 @@ BRIDGES: Final = (BR_GUEST, BR_NIC)
 _BACKGROUND: Final = {Reason.NEIGHBOUR_PROBE, Reason.NOT_TUNNEL, Reason.ARP_OWN_ADDRESS}
 """Drops that go on without anyone's doing: hosts ask for each other, and a bridge floods what it has not learnt."""
 _COUNTED_SECONDS: Final = 5
+_DROP: Final = re.compile(r"n_packets=(\d+),.*\breg1=(0x\w+)")
 _FLOW: Final = re.compile(r"cookie=0x(\w+), duration=([0-9.]+)s,.*?n_packets=(\d+)")
 
 Drops = dict[str, int]
@@ -112,10 +112,9 @@ def drops(host: Host) -> Drops:
     """
     counted: Counter[str] = Counter()
     for bridge in BRIDGES:
-        labels = {cookie: reason.label for reason, cookie in drop_cookies(bridge).items()}
-        for cookie, _, packets in _FLOW.findall(host.ofctl("dump-flows", bridge, "table=DROP")):
-            if label := labels.get(int(cookie, 16)):
-                counted[label] += int(packets)
+        labels = {reason.number: reason.label for reason in reasons(bridge)}
+        for packets, number in _DROP.findall(host.ofctl("dump-flows", bridge, "table=DROP")):
+            counted[labels[int(number, 16)]] += int(packets)
         if missing := set(labels.values()) - set(counted):
             raise LabError(f"{host.name}: {bridge} has no flow that counts {', '.join(sorted(missing))}")
     return dict(counted)

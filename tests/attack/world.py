@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
-from flows.desired import drop_cookies
-from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC
+from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC, reasons
 from tests.attack import background
 from tests.attack.case import ATTACKED, ATTACKER, Case, Counted
 from tests.attack.setting import CONTROL, CONTROL_OF, GUESTS, HOSTS, NEIGHBOUR, NEIGHBOUR_MAC
@@ -29,7 +28,7 @@ from topo.lab import Lab
 from topo.spec import MGMT, UPLINK
 from topo.waiting import wait_until
 
-_FLOW: Final = re.compile(r"cookie=0x(\w+),.*?n_packets=(\d+)")
+_DROP: Final = re.compile(r"n_packets=(\d+),.*\breg1=(0x\w+)")
 _COVERAGE: Final = re.compile(r"^(datapath_drop\w+) .*total: (\d+)", re.MULTILINE)
 _SINKS: Final = (68, 546, 4789, 6081)
 """UDP ports at which guests listen, or their kernels would answer what is sent there."""
@@ -135,10 +134,9 @@ class World:
         host.appctl("revalidator/wait")
         drops: Counter[Counted] = Counter()
         for bridge in (BR_GUEST, BR_NIC):
-            reasons = {cookie: reason for reason, cookie in drop_cookies(bridge).items()}
-            for cookie, packets in _FLOW.findall(host.ofctl("dump-flows", bridge, "table=DROP")):
-                if reason := reasons.get(int(cookie, 16)):
-                    drops[host.name, bridge, reason] = int(packets)
+            known = {reason.number: reason for reason in reasons(bridge)}
+            for packets, number in _DROP.findall(host.ofctl("dump-flows", bridge, "table=DROP")):
+                drops[host.name, bridge, known[int(number, 16)]] += int(packets)
         return drops, Counter({(host.name, name): count for name, count in self._other(host)})
 
     def _other(self, host: Host) -> Iterator[tuple[str, int]]:

@@ -112,7 +112,7 @@ def running(folder: Path, rows: Snapshot) -> Iterator[World]:
     b = DummyHost(folder / "b", host_b, target, f"options:stream=unix:{wire}", host_a)
     with ExitStack() as stack:
         database = stack.enter_context(Database(folder / "mapping"))
-        controller = Controller(folder, database.remote, port)
+        controller = Controller(folder, database.remote, port, free_port())
         for host in (a, b):
             stack.callback(host.ovs.stop)
             host.start()

@@ -134,8 +134,11 @@ def pcap_frames(data: bytes) -> list[bytes]:
 class Controller:
     """ryu-manager, as a user starts it."""
 
-    def __init__(self, folder: Path, database: str, port: int) -> None:
+    def __init__(self, folder: Path, database: str, port: int, metrics_port: int) -> None:
         self.log = folder / "controller.log"
+        self.metrics = f"{LOOPBACK}:{metrics_port}"
+        self.env: dict[str, str] = {}
+        """More for its environment."""
         self._database = database
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
@@ -144,7 +147,7 @@ class Controller:
         argv = [str(Path(sys.executable).with_name("ryu-manager")), "controller.app"]
         argv += ["--ofp-listen-host", LOOPBACK, "--ofp-tcp-listen-port", str(self._port)]
         with self.log.open("ab") as log:
-            env = os.environ | {"LOCKGATE_DB": self._database}
+            env = os.environ | {"LOCKGATE_DB": self._database, "LOCKGATE_METRICS": self.metrics} | self.env
             self._process = subprocess.Popen(argv, stdout=log, stderr=log, env=env)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:

@@ -333,12 +333,25 @@ def test_status(lockgate: Lockgate) -> None:
     shown = lockgate("status").out.splitlines()
     assert shown[0] == "1 row(s) cannot be used and map nowhere, the rest works: mend what is listed as bad"
     assert any(line.split()[:6] == ["host-a", "192.0.2.1", "vxlan", "connected", "connected", "1"] for line in shown)
-    assert any(line.split() == ["host-a", "x", "3"] for line in shown)
+    assert any(line.split() == ["x", "6", "host-a,", "host-b"] for line in shown)
     assert any(line.startswith("Port     green-db  MAC 'junk'") for line in shown)
     found = lockgate("status", "--json").json
     assert (found["ok"], found["config_seq"], found["database"]) == (False, 1, lockgate.remote)
     assert [row["name"] for row in found["bad"]] == ["green-db"]
     assert [(host["live"], host["lag"]) for host in found["hosts"]] == [(True, 0), (True, 0)]
+
+
+def test_status_of_many_hosts_fits_on_a_screen_and_begins_with_those_in_trouble(lockgate: Lockgate) -> None:
+    for number in range(1, 21):
+        lockgate("host", "add", f"h{number}", "--vtep", f"192.0.2.{number}")
+    for number in range(1, 20):
+        lockgate.reports(f"h{number}", 20)
+    shown = lockgate("status").out.splitlines()
+    assert len(shown) <= 24
+    assert shown[0].startswith("host h20: no controller has ever reported")
+    lines = [line.split()[0] for line in shown if "vxlan" in line]
+    assert (lines[0], len(lines)) == ("h20", 8)
+    assert len([line for line in lockgate("status", "--all").out.splitlines() if "vxlan" in line]) == 20
 
 
 @pytest.mark.parametrize(
@@ -360,6 +373,7 @@ def commands() -> list[list[str]]:
         ["trace"],
         ["explain"],
         ["audit"],
+        ["port", "show"],
     ]
 
 

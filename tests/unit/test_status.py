@@ -69,6 +69,29 @@ def test_hosts_of_one_vpc_that_cannot_reach_each_other_are_named() -> None:
     assert status.report(tables, rows.read(tables), NOW).ok
 
 
+def test_hosts_of_which_the_same_is_said_are_said_together() -> None:
+    lost = [host(number, {**well(), "nic": "absent"}) for number in range(1, 8)]
+    alike = [host(number, {**well(), "problem": "oh"}) for number in (8, 9)]
+    first, second = report(*lost, *alike).summary
+    assert first.startswith(
+        "hosts host-1, host-2, host-3, host-4, host-5 and 2 more: their NIC bridge not connected to"
+    )
+    assert second == "hosts host-8, host-9: oh"
+
+
+def test_what_is_not_wrong_and_may_be_why_something_does_not_work() -> None:
+    vpc = {"name": "blue", "vni": 1, "subnets": "10.0.0.0/24", "router_mac": "0a:00:5e:00:00:01", "mtu": 1400}
+    port = {"name": "p1", "vpc": ["uuid", "v1"], "mac": "02:00:00:00:00:01", "host": ["set", []], "device": "p1"}
+    tables: dict[str, dict[RowId, Row]] = {"Global": {"r9": {"config_seq": 5}}, "Host": {}}
+    tables |= {"Vpc": {"v1": filled("Vpc", vpc)}, "Port": {"p1": filled("Port", port)}, "Mapping": {}}
+    made = status.report(tables, rows.read(tables), NOW)
+    assert made.ok
+    assert [note.partition(":")[0] for note in made.notes] == [
+        "port(s) p1 on no host, so unreachable",
+        "port(s) p1 without an address",
+    ]
+
+
 def test_an_empty_database() -> None:
     assert report().summary[0].startswith("The database answers, and knows no host yet")
 
