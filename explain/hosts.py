@@ -17,6 +17,7 @@ from typing import Final
 
 from explain import ofproto
 from explain.ofproto import Difference, Step
+from flows.meter import Meters
 from mapping.writer import MappingError
 
 DEFAULT_VIA: Final = "ssh {host}"
@@ -65,6 +66,14 @@ class Switch:
         which = f"cookie={cookie:#x}/-1"
         said = self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "--names", "dump-flows", bridge, which)
         return "\n".join(line.strip() for line in said.splitlines() if "cookie=" in line)
+
+    def meters(self, bridge: str) -> Meters:
+        """Every meter of a bridge."""
+        return ofproto.meters(self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "dump-meters", bridge))
+
+    def change_meter(self, command: str, bridge: str, meter: str) -> None:
+        """Carry out "add-meter", "mod-meter" or "del-meter"."""
+        self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, command, bridge, meter)
 
     def change(self, bridge: str, changes: Sequence[str]) -> None:
         """Change flows, all of them or none: lines of "add FLOW" and "delete_strict FLOW"."""

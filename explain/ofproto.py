@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from flows.fields import REASON
 from flows.flow import COOKIE_MARK, COOKIE_MARK_SHIFT
+from flows.meter import Meter, Meters
 from flows.pipeline import TABLES
 
 _BRIDGE: Final = re.compile(r'bridge\("(.+)"\)')
@@ -26,6 +27,8 @@ _DIFFERENT: Final = re.compile(
     r"(?P<sign>[-+])(?:table=(?P<table>\d+) )?(?P<match>(?!cookie=|idle_|hard_|importance=|actions=)\S+ )?"
     r"(?:cookie=(?P<cookie>\w+) )?.*?actions=(?P<actions>.*)"
 )
+_METER: Final = re.compile(r"^ *meter=(\d+) (.*) bands=\s*\n((?: *type=.*\n?)*)", re.MULTILINE)
+_BAND: Final = re.compile(r"type=drop rate=(\d+) burst_size=(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,16 @@ def differences(said: str, bridge: str) -> Iterator[Difference]:
         flow = f"table={number},{found['match'] or ''}".strip(" ,")
         cookie = int(found["cookie"] or "0", 16)
         yield Difference(found["sign"] == "+", _table(bridge, number), flow, cookie, found["actions"])
+
+
+def meters(said: str) -> Meters:
+    """A bridge's meters, from dump-meters. One that is not like ours has a rate of 0, which none of ours has."""
+    found: Meters = {}
+    for number, words, bands in _METER.findall(said):
+        band = _BAND.fullmatch(bands.strip())
+        unit: Literal["kbps", "pktps"] = "pktps" if "pktps" in words.split() else "kbps"
+        found[int(number)] = Meter(unit, int(band[1]), int(band[2])) if band else Meter(unit, 0, 0)
+    return found
 
 
 def is_ours(cookie: int) -> bool:

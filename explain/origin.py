@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from flows.desired import Ofports, Source, by_source
+from flows.desired import RULES, Ofports, Source, by_source
 from flows.flow import Flow
+from flows.meter import Meter
 from flows.view import HostView, Location
 from mapping.model import Host, Port, Vpc
 
@@ -46,6 +47,15 @@ def origins(bridge: str, view: HostView, ofports: Ofports) -> Origins:
             earlier = found[flow.cookie].rows if flow.cookie in found else ()
             found[flow.cookie] = Origin(flow, (*earlier, row))
     return found
+
+
+def meters(bridge: str, view: HostView, ofports: Ofports) -> dict[int, tuple[Meter, Row]]:
+    """Every meter that a bridge of the host should have, with the row that it is made from."""
+    return {
+        number: (meter, _row(port, view))
+        for port in view.ports
+        for number, meter in RULES[bridge].meters(port, ofports)
+    }
 
 
 def in_words(rows: Iterable[Row]) -> str:

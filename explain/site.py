@@ -9,9 +9,10 @@ from typing import Final
 from explain import ofproto, words
 from explain.hosts import Switch
 from explain.ofproto import Step
-from explain.origin import Origins, Row, origins
+from explain.origin import Origins, Row, meters, origins
 from explain.words import Names
 from flows.flow import Flow
+from flows.meter import Meter
 from flows.pipeline import TABLES
 from flows.view import HostView, view
 from mapping.model import Host, Snapshot
@@ -39,6 +40,7 @@ class Bridge:
     switch: Switch
     ofports: dict[str, int]
     origins: Origins
+    meters: dict[int, tuple[Meter, Row]]
     names: Names
 
     def desired(self) -> str:
@@ -88,7 +90,8 @@ class Site:
         """A bridge that has, or is taken to have, these ports."""
         part = self._views.setdefault(host.name, view(self.snapshot, host))
         found = origins(role, part, ofports)
-        return Bridge(role, self.switch(host), ofports, found, words.names(part, ofports))
+        known = words.names(part, ofports)
+        return Bridge(role, self.switch(host), ofports, found, meters(role, part, ofports), known)
 
 
 def as_ofctl(flow: Flow) -> str:

@@ -118,6 +118,8 @@ class _Journey:
         out = _outputs(last)
         if last.actions[-1].upper() == "IN_PORT":
             raise _End("answered", f"answered by {host.name} itself")
+        if last.actions[-1].startswith("CONTROLLER"):
+            raise _End("answered", f"handed to the controller by {host.name} to be answered, unless there are too many")
         ports = [each for each in self._site.snapshot.ports.values() if each.host == host.uuid]
         for port in ports:
             if last.bridge == BR_GUEST and port.device in out:

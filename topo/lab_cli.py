@@ -42,6 +42,8 @@ def up(
     out.print("\nTry next:")
     if len(guests) > 1 and (peers := [guest for guest in guests[1:] if guest.spec.vpc == guests[0].spec.vpc]):
         out.print(f"  lockgate lab exec{option} {guests[0].name} -- ping -c 3 {peers[0].ip}")
+        via = f"lockgate lab exec{option} {{host}} --"
+        out.print(f"  lockgate --db {lab.control.remote} trace {guests[0].name} {peers[0].name} --via '{via}'")
     for host in list(lab.hosts)[:1]:
         out.print(f"  lockgate lab exec{option} {host} -- ovs-ofctl -O OpenFlow15 --names dump-flows br-nic")
     out.print(f"  lockgate --db {lab.control.remote} status")

@@ -148,6 +148,19 @@ def spoil(world: World) -> None:
     ofctl("add-flow", BR_NIC, "table=9,actions=drop")
 
 
+def test_an_audit_compares_meters_as_well(lockgate: Lockgate, alone: World) -> None:
+    ofctl = alone.b.ovs.ofctl
+    numbers = sorted(alone.b.meters(BR_GUEST))
+    ofctl("mod-meter", BR_GUEST, f"meter={numbers[0]},kbps,burst,band=type=drop,rate=9,burst_size=9")
+    ofctl("del-meter", BR_GUEST, f"meter={numbers[1]}")
+    ofctl("add-meter", BR_GUEST, "meter=4000,pktps,band=type=drop,rate=5")
+    wanted = {("changed", "meter"), ("missing", "meter"), ("stale", "meter")}
+    found = lockgate("--json", "audit", code=1).json["differences"]
+    assert wanted <= {(each["kind"], each["table"]) for each in found}
+    lockgate("audit", "--mend")
+    assert lockgate("--json", "audit").json["differences"] == []
+
+
 def kinds(found: Any) -> list[tuple[str, str, list[list[str]]]]:  # noqa: ANN401 - JSON
     return sorted((each["kind"], each["table"], [row["key"] for row in each["rows"]]) for each in found["differences"])
 

@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain/*.py": {"explain", "flows", "mapping"},
     "controller/*.py": {"controller", "flows", "mapping", "ryu"},
     "controller/ryu_compat.py": {"eventlet"},
-    "topo/*.py": {"topo", "flows", "mapping"},
+    "topo/*.py": {"topo", "explain.ofproto", "flows", "mapping"},
     "bench/*.py": {"bench", "topo", "flows", "mapping"},
 }
 WATCHED = {"bench", "controller", "explain", "flows", "mapping", "topo", "tests", "eventlet", "os_ken", "ryu"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-OURS = {"controller", "flows", "mapping", "topo"}
+OURS = {"controller", "explain", "flows", "mapping", "topo"}
 
 
 def loads(file: Path) -> Iterator[str]:
