@@ -95,14 +95,19 @@ class Switch:
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()
             raise self._problem(said[-1][-300:])
-        return done.stdout
+        return _printable(done.stdout)
 
     def _problem(self, what: str) -> UnreachableError:
-        begin = shlex.join(self._prefix)
+        begin, what = shlex.join(self._prefix), _printable(what)
         return UnreachableError(
             f"host {self.host} cannot be asked by `{begin} ...`: {what}: say with --via or LOCKGATE_VIA how a "
             f"command is run on a host, where {{host}} is its name, like '{DEFAULT_VIA}'"
         )
+
+
+def _printable(said: str) -> str:
+    """What a host has said, without what an operator's terminal would obey: it may be in wrong hands."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in said)
 
 
 def compare(bridge: str, installed: str, desired: str) -> list[Difference]:

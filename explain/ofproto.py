@@ -18,14 +18,14 @@ from flows.pipeline import TABLES
 
 _BRIDGE: Final = re.compile(r'bridge\("(.+)"\)')
 _STEP: Final = re.compile(
-    r" *(\d+)\. (?:(?P<match>.*?)(?:, )?priority (?P<priority>\d+)(?:, cookie (?P<cookie>\w+))?|.*)"
+    r" *(\d+)\. (?:(?P<match>.*?)(?:, )?priority (?P<priority>\d+)(?:, cookie (?P<cookie>0x[0-9a-f]{1,16}))?|.*)"
 )
 _REASON: Final = re.compile(rf"\b{REASON.name}=(0x[0-9a-f]+)")
 _PORT: Final = re.compile(r" *(\w+)\((.+)\): addr:.*")
 _STATS: Final = re.compile(r"duration=([\d.]+)s,.*? n_packets=(\d+), n_bytes=(\d+),")
 _DIFFERENT: Final = re.compile(
     r"(?P<sign>[-+])(?:table=(?P<table>\d+) )?(?P<match>(?!cookie=|idle_|hard_|importance=|actions=)\S+ )?"
-    r"(?:cookie=(?P<cookie>\w+) )?.*?actions=(?P<actions>.*)"
+    r"(?:cookie=(?P<cookie>0x[0-9a-f]{1,16}) )?.*?actions=(?P<actions>.*)"
 )
 _METER: Final = re.compile(r"^ *meter=(\d+) (.*) bands=\s*\n((?: *type=.*\n?)*)", re.MULTILINE)
 _BAND: Final = re.compile(r"type=drop rate=(\d+) burst_size=(\d+)")

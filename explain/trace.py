@@ -72,6 +72,9 @@ class _Journey:
         except _End as end:
             reason = end.reason.label if end.reason else ""
             return Trace(tuple(self._met), end.verdict, reason, str(end), self._mend(end))
+        except (IndexError, ValueError) as error:
+            text = f"lost: the last of these switches answers what makes no sense ({error})"
+            return Trace(tuple(self._met), "lost", "", text, "look at that host: it may be in wrong hands")
         raise AssertionError("a packet without an end")
 
     def _leave(self, host: Host) -> None:

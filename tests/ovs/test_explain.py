@@ -216,6 +216,22 @@ def test_what_cannot_be_is_one_line_with_the_mend(lockgate: Lockgate, words: lis
     assert "Traceback" not in run.err
 
 
+def test_a_host_in_wrong_hands_harms_nobody_who_asks_it(lockgate: Lockgate, tmp_path: Path) -> None:
+    """It answers with what terminals obey, with what looks almost like a trace, and with anything."""
+    true = f"OVS_RUNDIR={tmp_path}/$1"
+    flow = '0. \\033[31mx, priority 1, cookie 0x7\\n    set_field:a->b->c\\n    output:"g-web"\\n'
+    trace = f'bridge("br-guest")\\n {flow}'
+    for answer in (f"printf '{trace}'", "head -c 3000 /dev/urandom", "echo", "printf '\\033]0;mine\\007' >&2; exit 1"):
+        script = tmp_path / "rogue"
+        script.write_text(
+            f'#!/bin/sh\ncase "$*" in *dump-ports-desc*) export {true}; shift; exec "$@";; esac\n{answer}\n'
+        )
+        script.chmod(0o755)
+        for words in (["trace", "web", "db"], ["audit"], ["explain", "0x10c6000000000001"]):
+            run = lockgate(*words, "--via", f"{script} {{host}}", code=1)
+            assert not set(run.out + run.err) & {"\033", "\a"}
+
+
 def test_nothing_that_a_shell_would_read_is_said_on_a_host(
     lockgate: Lockgate, alone: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
