@@ -44,6 +44,9 @@ IPV6_GUARD, ND_GUARD, ND_REPLY, ND_ANSWER = (
     TABLES[BR_GUEST][name] for name in ("IPV6_GUARD", "ND_GUARD", "ND_REPLY", "ND_ANSWER")
 )
 
+ROUTER_LINK_LOCAL: Final = IPv6Address("fe80::1")
+"""The router's address on every link: the one that its advertisements come from, RFC 4861, 4.2."""
+
 _LINK_LOCAL_NET: Final = IPv6Network("fe80::/10")
 _LINK_LOCAL: Final = int(_LINK_LOCAL_NET.network_address), int(_LINK_LOCAL_NET.netmask)
 _ALL_NODES: Final = int(IPv6Address("ff02::1"))
