@@ -18,9 +18,10 @@ from ryu.lib import hub
 
 from controller import punts
 from controller.counters import Counters, OwnPorts
+from controller.guest_configuration import Advertiser
 from controller.metrics import BridgeState, Metrics, State
 from controller.prober import Prober
-from controller.punts import Punted
+from controller.punted import Punted
 from controller.reconciler import Reconciler, datapaths
 from controller.reporter import Reporter
 from controller.switch import Switch
@@ -47,6 +48,7 @@ class Fleet:
         self._prober = Prober()
         self._switches: dict[int, Switch] = {}
         self._reconcilers: dict[int, Reconciler] = {}
+        self._advertiser = Advertiser(self._replica.linked, lambda: list(self._reconcilers.values()))
         self._refused: set[int] = set()
         self._followed: dict[RowId, float] = {}
         """Host that is followed -> when one of its bridges was last seen connected."""
@@ -59,7 +61,7 @@ class Fleet:
 
     def start(self) -> list[Any]:
         """Start following the database and reporting to it; returns the greenlets."""
-        return [hub.spawn(each) for each in (self._follow, self._prober.run, self._reporter.run)]
+        return [hub.spawn(each) for each in (self._follow, self._prober.run, self._advertiser.run, self._reporter.run)]
 
     def hosts(self) -> dict[RowId, dict[str, Reconciler]]:
         """The rows of hosts that are served, and the reconcilers of those of their bridges that are connected."""

@@ -8,30 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
+from controller import guest_configuration
+from controller.punted import Punted
 from controller.switch import Switch
 from flows.flow import Output
-from mapping.linked import Linked
-from mapping.model import Port, Vpc
 
 log = logging.getLogger(__name__)
-
-
-class Punted(NamedTuple):
-    """A frame, and whose it is: its flow has checked that."""
-
-    frame: bytes
-    port: Port
-    vpc: Vpc
-    linked: Linked
-    """All else that is known."""
 
 
 Answer = Callable[[Punted], Iterable[bytes]]
 """Frames for the guest. Must bear any bits."""
 
-ANSWERS: Final[dict[str, Answer]] = {}
+ANSWERS: Final[dict[str, Answer]] = {"DHCP": guest_configuration.answer}
 """Name of the table of br-guest that sends it -> what answers."""
 
 

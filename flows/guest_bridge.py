@@ -1,6 +1,6 @@
 """Rules of br-guest, the virtual image of the NIC: only what is the port's own gets past; ARP is answered here.
 
-Those for IPv6 alone are in `guest_ipv6`.
+Those for IPv6 alone are in `guest_ipv6`, those for DHCP in `guest_dhcp`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from typing import Final
 
-from flows import drops, guest_ipv6
+from flows import drops, guest_dhcp, guest_ipv6
 from flows.fields import (
     ARP_OP,
     ARP_SHA,
@@ -57,6 +57,7 @@ def of_host(_: Host) -> Iterator[Flow]:
     yield flow(ARP_REPLY, NAMED_MISS, {ETH_TYPE: EthType.ARP, ARP_OP: ArpOp.REQUEST}, drop(Reason.ARP_UNMAPPED))
     yield _arp_answer()
     yield from guest_ipv6.of_host()
+    yield from guest_dhcp.of_host()
 
 
 def of_peer(_host: Host, _peer: Host) -> Iterator[Flow]:
@@ -68,6 +69,9 @@ def of_vpc(vpc: Vpc) -> Iterator[Flow]:
     """ARP and neighbour discovery for the router of each subnet of a VPC that has a port here."""
     for router in vpc.routers():
         yield _reply(vpc, router, vpc.router_mac, router=True)
+    if any(subnet.version == 6 for subnet in vpc.subnets):
+        yield _reply(vpc, guest_ipv6.ROUTER_LINK_LOCAL, vpc.router_mac, router=True)
+    yield from guest_dhcp.of_vpc(vpc)
 
 
 def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
@@ -95,6 +99,7 @@ def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flo
                 yield from guest_ipv6.of_own_address(int(location.ip), mac(location.port.mac), device)
             else:
                 yield from _own_address(location, device)
+            yield from guest_dhcp.of_own_address(location.ip, device)
 
 
 def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
@@ -117,6 +122,7 @@ def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
     # RFC 5227: a guest that is about to use an address asks for it with no sender address.
     yield _arp_sender(device, own, 0)
     yield from guest_ipv6.of_port(own, device)
+    yield from guest_dhcp.of_port(device)
 
 
 def _own_address(location: Location, device: int) -> Iterator[Flow]:

@@ -1,10 +1,10 @@
 """Rules of br-guest for IPv6: only what is the port's own gets past; neighbour discovery (RFC 4861) is answered here.
 
-A guest may have any link-local address (RFC 4291, RFC 7217): it may ask for neighbours from it, because the answer
-goes back to its own port alone, and nobody else ever sees the address. Whatever else it sends from there ends here. So
-do all other messages that never leave a link (MLD, advertisements, redirects): neighbours, routers and receivers are
-told by the mapping. A message in fragments, whose type the switch cannot see, is not told apart; RFC 6980 has the
-receiver drop it.
+A guest may have any link-local address (RFC 4291, RFC 7217): it may ask for neighbours, and for its configuration
+(`guest_dhcp`), from it, because the answer goes back to its own port alone, and nobody else ever sees the address.
+Whatever else it sends from there ends here. So do all other messages that never leave a link (MLD, advertisements,
+redirects): neighbours, routers and receivers are told by the mapping. A message in fragments, whose type the switch
+cannot see, is not told apart; RFC 6980 has the receiver drop it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ROUTER_LINK_LOCAL: Final = IPv6Address("fe80::1")
 """The router's address on every link: the one that its advertisements come from, RFC 4861, 4.2."""
 
 _LINK_LOCAL_NET: Final = IPv6Network("fe80::/10")
-_LINK_LOCAL: Final = int(_LINK_LOCAL_NET.network_address), int(_LINK_LOCAL_NET.netmask)
+LINK_LOCAL: Final = int(_LINK_LOCAL_NET.network_address), int(_LINK_LOCAL_NET.netmask)
 _ALL_NODES: Final = int(IPv6Address("ff02::1"))
 _ALL_NODES_MAC: Final = mac("33:33:00:00:00:01")
 
@@ -66,29 +66,29 @@ _ENDS_HERE: Final = {
     Icmpv6.MLD_REPORT: Reason.MLD,
     Icmpv6.MLD_DONE: Reason.MLD,
     Icmpv6.MLD2_REPORT: Reason.MLD,
-    Icmpv6.ROUTER_SOLICITATION: Reason.ROUTER_SOLICITED,
     Icmpv6.ROUTER_ADVERTISEMENT: Reason.ROUTER_POSED,
     Icmpv6.REDIRECT: Reason.ROUTER_POSED,
     Icmpv6.NEIGHBOUR_ADVERTISEMENT: Reason.ND_ADVERTISED,
 }
 
 
-def _icmpv6(message: Icmpv6) -> FieldMatch:
+def icmpv6(message: Icmpv6) -> FieldMatch:
+    """Such messages."""
     return {ETH_TYPE: EthType.IPV6, IP_PROTO: IpProto.ICMPV6, ICMPV6_TYPE: message}
 
 
-_SOLICITATION: Final[FieldMatch] = {**_icmpv6(Icmpv6.NEIGHBOUR_SOLICITATION), ICMPV6_CODE: 0}
-_ADVERTISEMENT: Final[FieldMatch] = {**_icmpv6(Icmpv6.NEIGHBOUR_ADVERTISEMENT), ICMPV6_CODE: 0}
+_SOLICITATION: Final[FieldMatch] = {**icmpv6(Icmpv6.NEIGHBOUR_SOLICITATION), ICMPV6_CODE: 0}
+_ADVERTISEMENT: Final[FieldMatch] = {**icmpv6(Icmpv6.NEIGHBOUR_ADVERTISEMENT), ICMPV6_CODE: 0}
 
 
 def of_host() -> Iterator[Flow]:
     """What every host has, besides the misses."""
-    yield flow(IPV6_GUARD, LINK, _icmpv6(Icmpv6.NEIGHBOUR_SOLICITATION), [Goto(ND_GUARD.name)])
+    yield flow(IPV6_GUARD, LINK, icmpv6(Icmpv6.NEIGHBOUR_SOLICITATION), [Goto(ND_GUARD.name)])
     for message, reason in _ENDS_HERE.items():
-        yield flow(IPV6_GUARD, LINK, _icmpv6(message), drop(reason))
-    from_link_local: FieldMatch = {ETH_TYPE: EthType.IPV6, IPV6_SRC: _LINK_LOCAL}
+        yield flow(IPV6_GUARD, LINK, icmpv6(message), drop(reason))
+    from_link_local: FieldMatch = {ETH_TYPE: EthType.IPV6, IPV6_SRC: LINK_LOCAL}
     yield flow(IPV6_GUARD, NAMED_MISS, from_link_local, drop(Reason.LINK_LOCAL))
-    yield flow(ND_REPLY, NAMED_MISS, {**_SOLICITATION, ND_TARGET: _LINK_LOCAL}, drop(Reason.LINK_LOCAL))
+    yield flow(ND_REPLY, NAMED_MISS, {**_SOLICITATION, ND_TARGET: LINK_LOCAL}, drop(Reason.LINK_LOCAL))
     yield from _answers()
 
 
@@ -96,7 +96,7 @@ def of_port(own: int, device: int) -> Iterator[Flow]:
     """A port with this MAC may solicit from a link-local address, and from none: RFC 4862 looks for doubles so."""
     solicits: FieldMatch = {IN_PORT: device, **_SOLICITATION}
     yield from wrong_bits(ND_GUARD, {**solicits, ND_OPTION: _SOURCE_MAC}, ND_SLL, own, Reason.SPOOFED_ND)
-    yield _sender(device, own, _LINK_LOCAL)
+    yield _sender(device, own, LINK_LOCAL)
     nobody: FieldMatch = {**solicits, IPV6_SRC: 0, ND_OPTION: _NO_OPTION}
     yield flow(ND_GUARD, PASS, nobody, [Goto(ND_REPLY.name)])
 

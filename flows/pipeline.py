@@ -3,10 +3,12 @@ r"""Where does the packet go: every table of both bridges, in order, and every r
     guest port -> br-guest: CLASSIFY -> IP_GUARD, IPV6_GUARD -> TO_NIC ---------> br-nic: CLASSIFY -> PUSH -> tunnel
                                     \-> ARP_GUARD -> ARP_REPLY -> ARP_ANSWER -> back to the guest
                               IPV6_GUARD \-> ND_GUARD -> ND_REPLY -> ND_ANSWER -> back to the guest
+                    IP_GUARD, IPV6_GUARD \-> DHCP_GUARD -> DHCP -> controller
     guest port <- br-guest: TO_GUEST <- CLASSIFY <- br-nic: DELIVER <- SOURCE_GUARD <- CLASSIFY <- tunnel
 
 A packet that no rule lets on meets its table's miss: its reason is written into a register, and the DROP table, with
-a flow for each reason, counts it. Nothing floods, and nothing is sent to the controller.
+a flow for each reason, counts it. Nothing floods. What a guest asks to be told its configuration is sent to the
+controller, through a meter, and nothing else is.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from flows.fields import (
     TUN_IPV6_SRC,
     TUN_SRC,
     UDP_DST,
+    UDP_SRC,
     VLAN,
     VNI,
     Field,
@@ -71,7 +74,6 @@ class Reason(enum.Enum):
     TO_ITSELF = 17, "a guest sent to an address of its own port"
     LINK_LOCAL = 18, "a guest used a link-local address for more than to ask for a neighbour: harmless"
     MLD = 19, "a guest said which IPv6 multicast it listens to, and none is carried: harmless"
-    ROUTER_SOLICITED = 20, "a guest asked for a router advertisement, and none is sent: harmless"
     ROUTER_POSED = 21, "a guest posed as a router: it sent a router advertisement or a redirect"
     SPOOFED_ND = 22, "a guest's neighbour solicitation named a sender that is not its port"
     ND_OWN_ADDRESS = 23, "a guest solicited its own address, to look for a double: harmless"
@@ -156,7 +158,7 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
      {IN_PORT, ETH_TYPE, ARP_SHA, ARP_SPA, ARP_TPA}, {"ARP_REPLY"}, False,
      R.SPOOFED_ARP, {R.ARP_OWN_ADDRESS}),
     ("IP_GUARD", "The IPv4 source must be mapped to the port.",
-     {IN_PORT, ETH_TYPE, IP_SRC, IP_DST}, {"TO_NIC"}, False,
+     {IN_PORT, VNI, ETH_TYPE, IP_PROTO, IP_SRC, IP_DST, UDP_SRC, UDP_DST}, {"TO_NIC", "DHCP_GUARD"}, False,
      R.SPOOFED_IP, {R.TO_ITSELF}),
     ("ARP_REPLY", "Whose MAC is asked for: that of each mapped address of the VPC, and of its router.",
      {VNI, ETH_TYPE, ARP_OP, ARP_TPA}, {"ARP_ANSWER"}, False,
@@ -165,8 +167,9 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
      {ETH_TYPE}, set(), True,
      R.ARP_NOT_REQUEST, set()),
     ("IPV6_GUARD", "The IPv6 source must be mapped to the port. What stays on a link ends here.",
-     {IN_PORT, ETH_TYPE, IP_PROTO, ICMPV6_TYPE, IPV6_SRC, IPV6_DST}, {"ND_GUARD", "TO_NIC"}, False,
-     R.SPOOFED_IP, {R.TO_ITSELF, R.LINK_LOCAL, R.MLD, R.ROUTER_SOLICITED, R.ROUTER_POSED, R.ND_ADVERTISED}),
+     {IN_PORT, ETH_TYPE, IP_PROTO, ICMPV6_TYPE, IPV6_SRC, IPV6_DST, UDP_SRC, UDP_DST},
+     {"ND_GUARD", "TO_NIC", "DHCP_GUARD"}, False,
+     R.SPOOFED_IP, {R.TO_ITSELF, R.LINK_LOCAL, R.MLD, R.ROUTER_POSED, R.ND_ADVERTISED}),
     ("ND_GUARD", "Who solicits must be the port: its MAC, and an address mapped to it, a link-local one, or none yet.",
      {IN_PORT, *ND, IPV6_SRC, ND_OPTION, ND_SLL}, {"ND_REPLY"}, False,
      R.SPOOFED_ND, set()),
@@ -176,6 +179,12 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
     ("ND_ANSWER", "Turn the solicitation into its advertisement, back to the port that asked.",
      {*ND, ND_OPTION, ROUTER}, set(), True,
      R.ND_UNMAPPED, set()),
+    ("DHCP_GUARD", "Who asks for its configuration must be the port: from its address, a link-local one, or none yet.",
+     {IN_PORT, ETH_TYPE, IP_SRC, IPV6_SRC}, {"DHCP"}, False,
+     R.SPOOFED_IP, set()),
+    ("DHCP", "To the controller, as often as the port's meter lets.",
+     {IN_PORT}, set(), True,
+     R.UNKNOWN_PORT, set()),
     ("TO_NIC", "Out by the port's own patch, which tells br-nic whose it is.",
      {IN_PORT}, set(), True,
      R.UNKNOWN_PORT, set()),

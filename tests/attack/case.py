@@ -20,7 +20,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from flows.pipeline import BR_GUEST, BR_NIC, Reason
-from tests.attack.setting import GUESTS, HOSTS
+from tests.attack.setting import GUESTS, HOSTS, ROUTER_MAC
 from topo.demo_frames import Tunnelled
 
 _ND: Final = (ICMPv6ND_NS, ICMPv6ND_NA, ICMPv6ND_RS, ICMPv6ND_RA, ICMPv6ND_Redirect)
@@ -108,6 +108,21 @@ def delivered(to: str) -> Fate:
 def answered() -> Fate:
     """Answered on the spot, to the sender: the marker comes back."""
     return Fate("answered", seen=lambda frame: [(ATTACKER, lambda reply: reply[42:] == frame[42:])])
+
+
+def told(is_it: Callable[[Packet], bool]) -> Fate:
+    """Answered by the controller, to the sender: the router says this."""
+
+    def answer(reply: bytes) -> bool:
+        packet = Ether(reply)
+        return bool(packet.src == ROUTER_MAC and is_it(packet))
+
+    return Fate("answered", seen=lambda _: [(ATTACKER, answer)])
+
+
+def ignored() -> Fate:
+    """Reaches the controller, which answers nothing."""
+    return Fate("ignored")
 
 
 def advertised(target: str) -> Fate:

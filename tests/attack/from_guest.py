@@ -10,7 +10,7 @@ from scapy.layers.l2 import ARP
 from scapy.packet import Packet
 
 from flows.pipeline import Reason
-from tests.attack.case import answered, at_guest, at_nic, delivered, guest
+from tests.attack.case import answered, at_guest, at_nic, delivered, guest, ignored, told
 from tests.attack.setting import (
     BROADCAST,
     CONTROL,
@@ -139,13 +139,17 @@ _OFFER: Final = (
     / DHCP(options=[("message-type", "offer"), ("server_id", WEB.ip), "end"])
 )
 
+
+def _discover(src: str = "0.0.0.0", chaddr: str = WEB.mac) -> Packet:
+    bootp = BOOTP(chaddr=bytes.fromhex(chaddr.replace(":", ""))) / DHCP(options=[("message-type", "discover"), "end"])
+    return eth(BROADCAST) / ip(src, "255.255.255.255") / UDP(sport=68, dport=67) / bootp
+
+
 SERVERS: Final = [
     guest("DHCP server, to everybody", _NO_MAPPING, eth(BROADCAST) / ip(dst="255.255.255.255") / _OFFER),
     guest("DHCP server, as the router", _SPOOFED_IP, eth(DB.mac) / ip(ROUTER) / _OFFER),
     guest("DHCP server, to one guest", delivered("db"), eth(DB.mac) / ip() / _OFFER, not_yet=True),
-    guest(
-        "DHCP client without an address",
-        _SPOOFED_IP,
-        eth(BROADCAST) / ip("0.0.0.0", "255.255.255.255") / UDP(sport=68, dport=67) / BOOTP() / DHCP(),
-    ),
+    guest("DHCP client without an address", told(lambda reply: reply[BOOTP].yiaddr == WEB.ip), _discover()),
+    guest("DHCP client, as another guest", ignored(), _discover(chaddr=DB.mac), _discover(WEB.ip, DB.mac)),
+    guest("DHCP client, from another's address", _SPOOFED_IP, _discover(NEAR.ip), _discover(ROUTER)),
 ]

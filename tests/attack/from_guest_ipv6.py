@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from scapy.layers.dhcp6 import DHCP6_Advertise, DHCP6_Solicit
+from scapy.layers.dhcp6 import (
+    DUID_LL,
+    DHCP6_Advertise,
+    DHCP6_Solicit,
+    DHCP6OptClientId,
+    DHCP6OptIA_NA,
+    DHCP6OptIAAddress,
+)
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
@@ -31,7 +38,7 @@ from scapy.layers.l2 import Dot1Q
 from scapy.packet import Packet, Raw
 
 from flows.pipeline import Reason
-from tests.attack.case import advertised, at_guest, at_nic, delivered, guest
+from tests.attack.case import advertised, at_guest, at_nic, delivered, guest, ignored, told
 from tests.attack.setting import (
     CONTROL,
     DB,
@@ -227,7 +234,7 @@ ROUTERS: Final = [
     ),
     guest(
         "router solicitation",
-        at_guest(Reason.ROUTER_SOLICITED),
+        told(lambda reply: ICMPv6ND_RA in reply),
         *(_link(ICMPv6ND_RS(), src, dst) for src in (WEB.link_local, _NOBODY) for dst in ("ff02::2", DB.ipv6)),
     ),
     guest(
@@ -243,6 +250,14 @@ ROUTERS: Final = [
     guest("MLD query", _MLD, *(_link(_ALERT / ICMPv6MLQuery(), src, hlim=1) for src in ("fe80::1", WEB.link_local))),
 ]
 
+
+def _solicit(src: str) -> bytes:
+    # Without a marker: what comes after the options is read as one.
+    options = DHCP6OptClientId(duid=DUID_LL(lladdr=WEB.mac)) / DHCP6OptIA_NA(iaid=1)
+    udp = UDP(sport=546, dport=547) / DHCP6_Solicit() / options
+    return bytes(eth("33:33:00:01:00:02") / ip6(src, "ff02::1:2") / udp)
+
+
 _ADVERTISE: Final = UDP(sport=547, dport=546) / DHCP6_Advertise()
 
 SERVERS: Final = [
@@ -256,9 +271,11 @@ SERVERS: Final = [
     guest("DHCPv6 server, to one guest", delivered("db"), eth(DB.mac) / ip6() / _ADVERTISE, not_yet=True),
     guest(
         "DHCPv6 client",
-        _LINK_LOCAL,
-        eth("33:33:00:01:00:02") / ip6(WEB.link_local, "ff02::1:2") / UDP(sport=546, dport=547) / DHCP6_Solicit(),
+        told(lambda reply: DHCP6OptIAAddress in reply and reply[DHCP6OptIAAddress].addr == WEB.ipv6),
+        _solicit(WEB.link_local),
     ),
+    guest("DHCPv6 client, from another's address", _SPOOFED_IP, _solicit(NEAR.ipv6), _solicit(ROUTER_IPV6)),
+    guest("DHCPv6 client, from a routable address", ignored(), _solicit(WEB.ipv6)),
 ]
 
 

@@ -98,6 +98,7 @@ A, B, C = HOSTS.values()
 CONTROL: Final = "198.51.100.1"
 CONTROL_OF: Final = {"host-a": "198.51.100.10", "host-b": "198.51.100.11", "host-c": "198.51.100.12"}
 ROUTER, ROUTER_IPV6, ROUTER_MAC = "10.0.0.1", "fd00::1", "0a:00:5e:00:00:01"
+ROUTER_LINK_LOCAL: Final = "fe80::1"
 UNMAPPED, UNMAPPED_IPV6 = "10.0.0.99", "fd00::99"
 BROADCAST: Final = "ff:ff:ff:ff:ff:ff"
 NEIGHBOUR, NEIGHBOUR_MAC = "192.0.2.66", "0a:00:00:00:00:66"

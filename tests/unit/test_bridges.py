@@ -38,12 +38,14 @@ connection_mode=out-of-band max_backoff=1000 inactivity_probe=5000
 --id=@br-guest-t6 create Flow_Table name=ND_GUARD prefixes=ipv6_src
 --id=@br-guest-t7 create Flow_Table name=ND_REPLY
 --id=@br-guest-t8 create Flow_Table name=ND_ANSWER
---id=@br-guest-t9 create Flow_Table name=TO_NIC
---id=@br-guest-t10 create Flow_Table name=TO_GUEST
---id=@br-guest-t11 create Flow_Table name=DROP
+--id=@br-guest-t9 create Flow_Table name=DHCP_GUARD prefixes=nw_src,ipv6_src
+--id=@br-guest-t10 create Flow_Table name=DHCP
+--id=@br-guest-t11 create Flow_Table name=TO_NIC
+--id=@br-guest-t12 create Flow_Table name=TO_GUEST
+--id=@br-guest-t13 create Flow_Table name=DROP
 set Bridge br-guest controller=[@br-guest-c0] flow_tables={0=@br-guest-t0,1=@br-guest-t1,2=@br-guest-t2,\
 3=@br-guest-t3,4=@br-guest-t4,5=@br-guest-t5,6=@br-guest-t6,7=@br-guest-t7,8=@br-guest-t8,9=@br-guest-t9,\
-10=@br-guest-t10,11=@br-guest-t11}
+10=@br-guest-t10,11=@br-guest-t11,12=@br-guest-t12,13=@br-guest-t13}
 --may-exist add-br br-nic
 set Bridge br-nic datapath_type=netdev fail_mode=secure protocols=OpenFlow15 \
 other-config:datapath-id=0000006ec0000201 other-config:disable-in-band=true
