@@ -12,8 +12,9 @@ AS_ROOT := $(SUDO) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 $(RUN)
 # Ordinary users of Debian do not have the folders of system programs on their path.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-COMMANDS := python3 openssl ovs-vswitchd ovsdb-server ovs-vsctl ip ethtool ping tcpdump iperf3 pgrep mn nft
-PACKAGES := python3 python3-venv openssl openvswitch-switch iproute2 ethtool iputils-ping tcpdump iperf3 procps mininet nftables
+COMMANDS := python3 openssl ovs-vswitchd ovsdb-server ovs-vsctl ip ethtool ping tcpdump iperf3 pgrep mn nft dhclient networkctl
+PACKAGES := python3 python3-venv openssl openvswitch-switch iproute2 ethtool iputils-ping tcpdump iperf3 procps mininet nftables \
+	isc-dhcp-client systemd
 
 # The peer that Lockgate is measured beside.
 OVN := $(VENV)/ovn
