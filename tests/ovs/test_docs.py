@@ -94,7 +94,9 @@ def dump(world: World, name: str, bridge: str, table: str) -> str:
 def trace(world: World, name: str, bridge: str, packet: str) -> str:
     """What ofproto/trace says of a packet."""
     printed = host(world, name).ovs.appctl("ofproto/trace", bridge, packet, "--names")
-    return fenced([re.sub(r", cookie 0x\w+", "", line) for line in printed.strip().splitlines()])
+    # Cookies are left out, and a number that each packet to the controller has of its own.
+    own = r", cookie 0x\w+|(?<=continuation=0),recirc_id=\d+,rule_cookie=0x\w+"
+    return fenced([re.sub(own, "", line) for line in printed.strip().splitlines()])
 
 
 def frame(world: World) -> str:
