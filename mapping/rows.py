@@ -82,6 +82,7 @@ def _vpc(uuid: RowId, row: Row) -> Vpc:
     mtu = next(iter(atoms(row["mtu"])), None)
     values.check_mtu(mtu, subnets)
     dns = values.in_family_order(values.parse_ip(text) for text in atoms(row["dns"]))
+    values.check_dns(dns)
     routes = tuple(values.parse_route(f"{to}={hop}") for to, hop in sorted(as_dict(row["routes"]).items()))
     values.check_routes(routes, subnets)
     name, router_mac = values.parse_name(row["name"]), values.parse_mac(row["router_mac"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
@@ -166,8 +166,21 @@ def parse_route(text: str) -> tuple[IPNetwork, IPAddress]:
     return net, ip
 
 
-def check_routes(routes: Iterable[tuple[IPNetwork, IPAddress]], subnets: tuple[IPNetwork, ...]) -> None:
-    """Raise ValueError unless guests of these subnets can reach each route's next hop."""
+_DNS_MAX: Final = 8
+_ROUTES_MAX: Final = 24
+"""What fits one option of DHCP, 255 bytes, with the way by default: clients differ in whether they join several."""
+
+
+def check_dns(dns: Sequence[IPAddress]) -> None:
+    """Raise ValueError unless a guest can be told of all these servers."""
+    if len(dns) > _DNS_MAX:
+        raise ValueError(f"{len(dns)} name servers: name at most {_DNS_MAX}")
+
+
+def check_routes(routes: Sequence[tuple[IPNetwork, IPAddress]], subnets: tuple[IPNetwork, ...]) -> None:
+    """Raise ValueError unless guests of these subnets can reach each route's next hop, and be told of all."""
+    if len(routes) > _ROUTES_MAX:
+        raise ValueError(f"{len(routes)} routes: give at most {_ROUTES_MAX}")
     for net, hop in routes:
         if not any(hop in subnet for subnet in subnets):
             raise ValueError(

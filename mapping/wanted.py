@@ -157,9 +157,11 @@ def _check_subnets(key: Key, row: Row) -> Iterator[Fault]:
     subnets = tuple(map(values.parse_subnet, texts(row["subnets"])))
     mtu = None if row["mtu"] is None else int(str(row["mtu"]))
     routes = [values.parse_route(text) for text in texts(row["routes"])]
+    dns = [values.parse_ip(text) for text in texts(row["dns"])]
     checks: dict[str, Callable[[tuple[IPNetwork, ...]], None]] = {
         "subnets": values.check_subnets,
         "mtu": partial(values.check_mtu, mtu),
+        "dns": lambda _: values.check_dns(dns),
         "routes": partial(values.check_routes, routes),
     }
     for column, check_it in checks.items():

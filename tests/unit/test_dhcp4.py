@@ -120,6 +120,12 @@ def test_without_routes_only_the_router_option_names_the_way_by_default() -> Non
     assert not {"classless_static_routes", "name_server"} & told.keys()
 
 
+def test_as_many_routes_as_a_vpc_may_have_are_one_option() -> None:
+    routes = tuple(parse_route(f"10.9.{number}.0/32=10.0.0.9") for number in range(24))
+    answer = ask(request("discover"), dataclasses.replace(GUEST, routes=routes))
+    assert len(options(answer)["classless_static_routes"]) == 25
+
+
 def test_a_guest_is_not_told_that_it_is_the_way_itself() -> None:
     routes = (parse_route("0.0.0.0/0=10.0.0.9"), parse_route("10.9.0.0/16=10.0.0.7"))
     told = options(ask(request("discover"), dataclasses.replace(GUEST, routes=routes)))

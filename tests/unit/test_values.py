@@ -139,6 +139,18 @@ def test_ipv6_needs_its_least_mtu() -> None:
         values.check_mtu(1279, (ip_network("10.0.0.0/24"), ip_network("fd00::/64")))
 
 
+def test_a_guest_is_told_no_more_than_an_answer_holds() -> None:
+    subnets = (ip_network("10.0.0.0/24"),)
+    servers = [ip_address(f"10.0.0.{number}") for number in range(9)]
+    routes = [values.parse_route(f"10.9.{number}.0/24=10.0.0.9") for number in range(25)]
+    values.check_dns(servers[:8])
+    values.check_routes(routes[:24], subnets)
+    with pytest.raises(ValueError, match="9 name servers: name at most 8"):
+        values.check_dns(servers)
+    with pytest.raises(ValueError, match="25 routes: give at most 24"):
+        values.check_routes(routes, subnets)
+
+
 @pytest.mark.parametrize(
     ("ip", "said"),
     [
