@@ -49,8 +49,11 @@ class GuestConfig:
         return b"".join(address.packed for address in self.dns if address.version == version)
 
     def boot_file(self, architectures: Iterable[int], *, ipxe: bool) -> str | None:
-        """What the first of these architectures that the port has a file for is to load; iPXE is done with that."""
-        words = ["ipxe"] if ipxe else [_ARCHITECTURES.get(architecture, "") for architecture in architectures]
+        """What the first of these architectures that the port has a file for is to load.
+
+        iPXE, which may have been loaded so, or be the card's own, gets a file of its own if there is one: a chain ends.
+        """
+        words = [*(["ipxe"] if ipxe else []), *(_ARCHITECTURES.get(each, "") for each in architectures)]
         return next((self.boot[word] for word in words if word in self.boot), None)
 
 

@@ -218,6 +218,41 @@ def test_who_boots_is_told_what_its_architecture_loads_and_from_where(client: Pa
     assert ("vendor_class_id" in told) == (b"HTTPClient" in bytes(client))
 
 
+IPXE = """
+350101390205c05d0200005e030102013c20505845436c69656e743a417263683a30303030303a554e44493a3030323030314d046950584537170103
+06070c0f111a2b3c4243778081828384858687afcbaf30b105011af41000eb030100001701012201011301011101012701011901012901011001022101
+011501011801011201013d070102000000001161110000000000000000000000000000000000ff
+"""
+"""The options of a DISCOVER that iPXE, as the ROM of a card of QEMU 7.2, sent."""
+EDK2 = """
+350101390205c037230102030405060c0d0f111216171c28292a2b3233363a3b3c4243618081828384858687611100000000000000000000000000000000
+005e030103005d0200073c20505845436c69656e743a417263683a30303030373a554e44493a303033303030ff
+"""
+"""The same of EDK II, 2022.11, as the firmware of a PC."""
+WITHOUT_IPXE = tuple(pair for pair in BOOT if pair[0] != "ipxe")
+
+
+@pytest.mark.parametrize(
+    ("sent", "boot", "file"),
+    [
+        (IPXE, BOOT, "http://10.0.0.2/menu.ipxe"),
+        (IPXE, WITHOUT_IPXE, "undionly.kpxe"),
+        (EDK2, BOOT, "ipxe.efi"),
+        (IPXE, (), ""),
+        (EDK2, (), ""),
+    ],
+)
+def test_firmware_as_it_asks_is_told_what_to_load(sent: str, boot: tuple[tuple[str, str], ...], file: str) -> None:
+    frame = request("discover")
+    frame[DHCP].options = DHCP(bytes.fromhex(sent.replace("\n", ""))).options
+    assert bytes(frame).hex().endswith(sent.replace("\n", ""))
+    answer = ask(frame, guest_config(dataclasses.replace(PORT, boot=boot), VPC, ["10.0.0.7"], [HOST]))
+    assert answer is not None
+    assert answer[BOOTP].yiaddr == "10.0.0.7"
+    assert answer[BOOTP].file.rstrip(b"\0").decode() == file
+    assert b"\x61\x11" + bytes(17) in bytes(answer)
+
+
 def changed(packet: Packet, layer: type[Packet], **fields: object) -> Packet:
     copy = packet.copy()
     for name, value in fields.items():
