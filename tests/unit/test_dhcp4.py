@@ -31,15 +31,7 @@ VPC = dataclasses.replace(
     dns=(parse_ip("10.0.0.53"), parse_ip("10.0.0.54"), parse_ip("fd00::53")),
     routes=(parse_route("10.9.0.0/17=10.0.0.254"), parse_route("10.8.0.0/16=10.1.0.254")),
 )
-BOOT: tuple[tuple[str, str], ...] = (
-    ("next_server", "10.0.0.2"),
-    ("bios", "undionly.kpxe"),
-    ("uefi-x64", "ipxe.efi"),
-    ("uefi-arm64", "arm.efi"),
-)
-BOOT += (("uefi-http-x64", "http://10.0.0.2/ipxe.efi"), ("ipxe", "http://10.0.0.2/menu.ipxe"))
-PORT = dataclasses.replace(port("web", VPC, MAC, HOST), boot=BOOT)
-GUEST = guest_config(PORT, VPC, ["10.1.0.5", "fd00::7", "10.0.0.9", "10.0.0.7"], [HOST])
+GUEST = guest_config(port("web", VPC, MAC, HOST), VPC, ["10.1.0.5", "fd00::7", "10.0.0.9", "10.0.0.7"], [HOST])
 
 
 def request(
@@ -184,75 +176,6 @@ def test_what_a_client_calls_itself_is_said_back() -> None:
     assert b"\x61\x11" + bytes(17) in bytes(answer)  # type: ignore[arg-type]
 
 
-def pxe(architecture: int | None, vendor_class: bytes = b"PXEClient:Arch:00000:UNDI:002001", **more: bytes) -> Packet:
-    arch = [] if architecture is None else [(93, architecture.to_bytes(2))]
-    extra = [(77, more["user_class"])] if "user_class" in more else []
-    return request("discover", (60, vendor_class), *arch, *extra)
-
-
-@pytest.mark.parametrize(
-    ("client", "file"),
-    [
-        (pxe(0), "undionly.kpxe"),
-        (pxe(None), "undionly.kpxe"),
-        (pxe(7), "ipxe.efi"),
-        (pxe(9), "ipxe.efi"),
-        (pxe(11), "arm.efi"),
-        (pxe(16, b"HTTPClient:Arch:00016:UNDI:003001"), "http://10.0.0.2/ipxe.efi"),
-        (pxe(0, user_class=b"iPXE"), "http://10.0.0.2/menu.ipxe"),
-        (pxe(7, user_class=b"\x04iPXE"), "http://10.0.0.2/menu.ipxe"),
-        (pxe(19), ""),
-        (pxe(0x1234), ""),
-        (request("discover"), ""),
-    ],
-)
-def test_who_boots_is_told_what_its_architecture_loads_and_from_where(client: Packet, file: str) -> None:
-    answer = ask(client)
-    assert answer is not None
-    told = options(answer)
-    server = "10.0.0.2" if file else ""
-    assert answer[BOOTP].file.rstrip(b"\0").decode() == file
-    assert answer[BOOTP].siaddr == (server or NOBODY)
-    assert told.get("boot-file-name", b"").decode() == file
-    assert told.get("tftp_server_name", b"").decode() == server
-    assert ("vendor_class_id" in told) == (b"HTTPClient" in bytes(client))
-
-
-IPXE = """
-350101390205c05d0200005e030102013c20505845436c69656e743a417263683a30303030303a554e44493a3030323030314d046950584537170103
-06070c0f111a2b3c4243778081828384858687afcbaf30b105011af41000eb030100001701012201011301011101012701011901012901011001022101
-011501011801011201013d070102000000001161110000000000000000000000000000000000ff
-"""
-"""The options of a DISCOVER that iPXE, as the ROM of a card of QEMU 7.2, sent."""
-EDK2 = """
-350101390205c037230102030405060c0d0f111216171c28292a2b3233363a3b3c4243618081828384858687611100000000000000000000000000000000
-005e030103005d0200073c20505845436c69656e743a417263683a30303030373a554e44493a303033303030ff
-"""
-"""The same of EDK II, 2022.11, as the firmware of a PC."""
-WITHOUT_IPXE = tuple(pair for pair in BOOT if pair[0] != "ipxe")
-
-
-@pytest.mark.parametrize(
-    ("sent", "boot", "file"),
-    [
-        (IPXE, BOOT, "http://10.0.0.2/menu.ipxe"),
-        (IPXE, WITHOUT_IPXE, "undionly.kpxe"),
-        (EDK2, BOOT, "ipxe.efi"),
-        (IPXE, (), ""),
-        (EDK2, (), ""),
-    ],
-)
-def test_firmware_as_it_asks_is_told_what_to_load(sent: str, boot: tuple[tuple[str, str], ...], file: str) -> None:
-    frame = request("discover")
-    frame[DHCP].options = DHCP(bytes.fromhex(sent.replace("\n", ""))).options
-    assert bytes(frame).hex().endswith(sent.replace("\n", ""))
-    answer = ask(frame, guest_config(dataclasses.replace(PORT, boot=boot), VPC, ["10.0.0.7"], [HOST]))
-    assert answer is not None
-    assert answer[BOOTP].yiaddr == "10.0.0.7"
-    assert answer[BOOTP].file.rstrip(b"\0").decode() == file
-    assert b"\x61\x11" + bytes(17) in bytes(answer)
-
-
 def changed(packet: Packet, layer: type[Packet], **fields: object) -> Packet:
     copy = packet.copy()
     for name, value in fields.items():
@@ -304,7 +227,7 @@ def test_a_frame_longer_than_any_client_sends_is_not_looked_at() -> None:
     assert ask(request("discover", *[(224, b"x" * 255)] * 4)) is not None
 
 
-SEEDS = [bytes(each) for each in (DISCOVER, pxe(7), *STATES.values())]
+SEEDS = [bytes(each) for each in (DISCOVER, *STATES.values())]
 
 
 @given(st.sampled_from(SEEDS), st.data())

@@ -36,13 +36,7 @@ HOST = host("h1", "192.0.2.1")
 VPC = dataclasses.replace(
     vpc("blue", 5001, "10.0.0.0/24", "fd00::/64", "fd00:1::/64"), dns=(parse_ip("10.0.0.53"), parse_ip("fd00::53"))
 )
-BOOT = (
-    ("uefi-x64", "tftp://[fd00::2]/ipxe.efi"),
-    ("uefi-http-x64", "http://[fd00::2]/ipxe.efi"),
-    ("uefi-arm64", "arm"),
-)
-PORT = dataclasses.replace(port("web", VPC, MAC, HOST), boot=BOOT)
-GUEST = guest_config(PORT, VPC, ["fd00::9", "10.0.0.7", "fd00::7"], [HOST])
+GUEST = guest_config(port("web", VPC, MAC, HOST), VPC, ["fd00::9", "10.0.0.7", "fd00::7"], [HOST])
 MTU = 1450
 DAY = 86400
 
@@ -170,19 +164,6 @@ def test_who_wants_to_know_the_rest_is_told(options: list[Packet]) -> None:
     assert answer is not None
     assert answer[d6.DHCP6OptDNSServers].dnsservers == ["fd00::53"]
     assert d6.DHCP6OptIA_NA not in answer
-
-
-@pytest.mark.parametrize(
-    ("architecture", "file"),
-    [(7, "tftp://[fd00::2]/ipxe.efi"), (16, "http://[fd00::2]/ipxe.efi"), (11, ""), (19, ""), (0x1234, "")],
-)
-def test_who_boots_is_told_the_url_of_what_its_architecture_loads(architecture: int, file: str) -> None:
-    http = d6.DHCP6OptVendorClass(enterprisenum=343, vcdata=[d6.VENDOR_CLASS_DATA(data=b"HTTPClient:Arch:00016")])
-    pxe = d6.DHCP6OptClientArchType(archtypes=[architecture])
-    answer = ask(to_servers(d6.DHCP6_Solicit(), CLIENT, ia(), pxe, *([http] if architecture == 16 else [])))
-    assert answer is not None
-    assert (answer[d6.DHCP6OptBootFileUrl].optdata.decode() if d6.DHCP6OptBootFileUrl in answer else "") == file
-    assert (b"HTTPClient" in bytes(answer)) == (architecture == 16)
 
 
 SOLICIT = to_servers(d6.DHCP6_Solicit(), CLIENT, ia())
