@@ -5,6 +5,7 @@ Two hosts, a guest on each, a and b, in one VPC with addresses of both families;
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ EARLY = "echo 'supersede dhcp-renewal-time 3; supersede dhcp-rebinding-time 6;' 
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     file = tmp_path_factory.mktemp("mapping") / "two.yaml"
     file.write_text(MAPPING)
-    with Lab("conf") as lab:
+    with Lab(f"conf{os.getpid()}") as lab:
         lab.up(file)
         yield lab
 

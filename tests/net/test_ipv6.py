@@ -50,7 +50,7 @@ ENCAPS = {"vxlan": VXLAN, "geneve": GENEVE, "gre": GRE}
 def three(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     file = tmp_path_factory.mktemp("mapping") / "three.yaml"
     file.write_text(MAPPING.format(*SUBSTRATES[request.param]))
-    with Lab(f"six{request.param[-1]}") as lab:
+    with Lab(f"six{request.param[-1]}n{os.getpid()}") as lab:
         lab.up(file)
         for guest in lab.guests.values():
             wait_until(partial(has_all, guest), 10, f"{guest.name} to have looked for doubles")
@@ -186,7 +186,7 @@ def test_hosts_of_different_versions_do_not_reach_each_other_and_it_is_said(
 ) -> None:
     file = tmp_path_factory.mktemp("mapping") / "mixed.yaml"
     file.write_text(MIXED)
-    with Lab("sixmix") as lab:
+    with Lab(f"sixmix{os.getpid()}") as lab:
         lab.up(file)
         for guest in lab.guests.values():
             wait_until(partial(has_all, guest), 10, f"{guest.name} to have looked for doubles")
