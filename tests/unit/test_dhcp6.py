@@ -121,6 +121,11 @@ def test_addresses_that_are_the_guests_are_given_and_renewed(how: str) -> None:
     assert given_to(answer) == {"fd00::9": DAY}
 
 
+def test_who_hopes_for_anothers_address_is_given_its_own() -> None:
+    assert given_to(ask(to_servers(d6.DHCP6_Solicit(), CLIENT, ia("fd00::5")))) == {"fd00::7": DAY}
+    assert given_to(ask(to_servers(d6.DHCP6_Request(), CLIENT, SERVER, ia("fd00::5")))) == {"fd00::7": DAY}
+
+
 @pytest.mark.parametrize("how", ["renew", "rebind"])
 def test_an_address_that_is_no_longer_the_guests_ends_and_another_takes_its_place(how: str) -> None:
     message, server = GIVING[how]
