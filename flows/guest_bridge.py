@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from typing import Final
 
-from flows import drops, guest_dhcp, guest_ipv6
+from flows import drops, guest_dhcp, guest_ipv6, guest_link
 from flows.fields import (
     ARP_OP,
     ARP_SHA,
@@ -40,9 +40,9 @@ from flows.view import Location
 from flows.wrong_bits import wrong_bits
 from mapping.model import Host, IPAddress, Port, Vpc
 
-CLASSIFY, ARP_GUARD, IP_GUARD, ARP_REPLY, ARP_ANSWER, TO_NIC, TO_GUEST = (
+CLASSIFY, ARP_GUARD, IP_GUARD, ARP_REPLY, ARP_ANSWER, SELF_GUARD, TO_NIC, TO_GUEST = (
     TABLES[BR_GUEST][name]
-    for name in ("CLASSIFY", "ARP_GUARD", "IP_GUARD", "ARP_REPLY", "ARP_ANSWER", "TO_NIC", "TO_GUEST")
+    for name in ("CLASSIFY", "ARP_GUARD", "IP_GUARD", "ARP_REPLY", "ARP_ANSWER", "SELF_GUARD", "TO_NIC", "TO_GUEST")
 )
 
 PUNTED: Final = Meter("pktps", 20, 20)
@@ -56,8 +56,11 @@ def of_host(_: Host) -> Iterator[Flow]:
     yield flow(CLASSIFY, TAG, {VLAN: (TAGGED, TAGGED)}, drop(Reason.VLAN_TAGGED))
     yield flow(ARP_REPLY, NAMED_MISS, {ETH_TYPE: EthType.ARP, ARP_OP: ArpOp.REQUEST}, drop(Reason.ARP_UNMAPPED))
     yield _arp_answer()
+    for eth_type in (EthType.IPV4, EthType.IPV6):
+        yield flow(SELF_GUARD, PASS, {ETH_TYPE: eth_type}, [Goto(TO_NIC.name)])
     yield from guest_ipv6.of_host()
     yield from guest_dhcp.of_host()
+    yield from guest_link.of_host()
 
 
 def of_peer(_host: Host, _peer: Host) -> Iterator[Flow]:
@@ -104,7 +107,7 @@ def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flo
 
 def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
     own = mac(port.mac)
-    yield flow(CLASSIFY, PASS, {IN_PORT: patch}, [Goto(TO_GUEST.name)])
+    yield flow(CLASSIFY, PASS, {IN_PORT: patch}, [Goto(guest_link.LINK_GUARD.name)])
     yield flow(TO_GUEST, PASS, {IN_PORT: patch}, [Output(device)])
     yield flow(TO_NIC, PASS, {IN_PORT: device}, [Output(patch)])
     yield from wrong_bits(CLASSIFY, {IN_PORT: device}, ETH_SRC, own, Reason.SPOOFED_MAC)
@@ -127,8 +130,8 @@ def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
 
 def _own_address(location: Location, device: int) -> Iterator[Flow]:
     own, ip = mac(location.port.mac), int(location.ip)
-    yield flow(IP_GUARD, PASS, {IN_PORT: device, ETH_TYPE: EthType.IPV4, IP_SRC: ip}, [Goto(TO_NIC.name)])
-    yield flow(IP_GUARD, OWN, {IN_PORT: device, ETH_TYPE: EthType.IPV4, IP_DST: ip}, drop(Reason.TO_ITSELF))
+    yield flow(IP_GUARD, PASS, {IN_PORT: device, ETH_TYPE: EthType.IPV4, IP_SRC: ip}, [Goto(SELF_GUARD.name)])
+    yield flow(SELF_GUARD, OWN, {IN_PORT: device, ETH_TYPE: EthType.IPV4, IP_DST: ip}, drop(Reason.TO_ITSELF))
     yield _arp_sender(device, own, ip)
     # Announcements and RFC 5227 probes of the port's own address: an answer would tell the guest of a double.
     for sender in (ip, 0):

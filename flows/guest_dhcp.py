@@ -29,7 +29,7 @@ from flows.fields import (
     IpProto,
 )
 from flows.flow import FieldMatch, Flow, Goto, ToController, UseMeter, flow
-from flows.guest_ipv6 import IPV6_GUARD, LINK_LOCAL, icmpv6
+from flows.guest_ipv6 import FROM_LINK, IPV6_GUARD, LINK_LOCAL, icmpv6
 from flows.meter import MeterKind, meter_id
 from flows.pipeline import BR_GUEST, TABLES
 from flows.priority import LINK, PASS
@@ -49,7 +49,7 @@ def of_host() -> Iterator[Flow]:
     asks = [Goto(DHCP_GUARD.name)]
     yield flow(IP_GUARD, LINK, {**_DHCP, IP_DST: _EVERYBODY}, asks)
     yield flow(IPV6_GUARD, LINK, {**_DHCPV6, IPV6_DST: _ALL_SERVERS}, asks)
-    yield flow(IPV6_GUARD, LINK, icmpv6(Icmpv6.ROUTER_SOLICITATION), asks)
+    yield flow(FROM_LINK, LINK, icmpv6(Icmpv6.ROUTER_SOLICITATION), asks)
 
 
 def of_vpc(vpc: Vpc) -> Iterator[Flow]:

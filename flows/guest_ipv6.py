@@ -3,8 +3,13 @@
 A guest may have any link-local address (RFC 4291, RFC 7217): it may ask for neighbours, and for its configuration
 (`guest_dhcp`), from it, because the answer goes back to its own port alone, and nobody else ever sees the address.
 Whatever else it sends from there ends here. So do all other messages that never leave a link (MLD, advertisements,
-redirects): neighbours, routers and receivers are told by the mapping. A message in fragments, whose type the switch
-cannot see, is not told apart; RFC 6980 has the receiver drop it.
+redirects): neighbours, routers and receivers are told by the mapping.
+
+Which messages these are, protocol number and type say, and Open vSwitch would look at the number exactly, of whatever
+a guest sends and to whomever: a cached flow for each number and destination that it invents. So a frame to all is not
+looked at: IPv6 knows none (RFC 2464, 7). The filter ahead of the port (`topo.port_filter`) has all that is no
+neighbour discovery come in such frames, and nothing that is. Where it is missing, neighbour discovery in a frame to all
+gets past, and ends at the port of the one whom it is for (`guest_link`).
 """
 
 from __future__ import annotations
@@ -37,11 +42,11 @@ from flows.fields import (
 )
 from flows.flow import Action, Copy, FieldMatch, Flow, Goto, OutputInPort, SetField, drop, flow
 from flows.pipeline import BR_GUEST, TABLES, Reason
-from flows.priority import LINK, NAMED_MISS, OWN, PASS
+from flows.priority import BEFORE_LINK, LINK, NAMED_MISS, OWN, PASS
 from flows.wrong_bits import wrong_bits
 
-IPV6_GUARD, ND_GUARD, ND_REPLY, ND_ANSWER = (
-    TABLES[BR_GUEST][name] for name in ("IPV6_GUARD", "ND_GUARD", "ND_REPLY", "ND_ANSWER")
+IPV6_GUARD, FROM_LINK, ND_GUARD, ND_REPLY, ND_ANSWER, SELF_GUARD = (
+    TABLES[BR_GUEST][name] for name in ("IPV6_GUARD", "FROM_LINK", "ND_GUARD", "ND_REPLY", "ND_ANSWER", "SELF_GUARD")
 )
 
 ROUTER_LINK_LOCAL: Final = IPv6Address("fe80::1")
@@ -49,7 +54,11 @@ ROUTER_LINK_LOCAL: Final = IPv6Address("fe80::1")
 
 _LINK_LOCAL_NET: Final = IPv6Network("fe80::/10")
 LINK_LOCAL: Final = int(_LINK_LOCAL_NET.network_address), int(_LINK_LOCAL_NET.netmask)
+_NOBODY: Final = 0
+"""The unspecified address: a guest has none yet."""
 _ALL_NODES: Final = int(IPv6Address("ff02::1"))
+_BROADCAST: Final = (mac("81:00:00:00:00:00"),) * 2
+"""Two bits that a frame to all has, and neither one to a neighbour nor one to a multicast address of IPv6."""
 _ALL_NODES_MAC: Final = mac("33:33:00:00:00:01")
 
 _NO_OPTION: Final = 0
@@ -61,7 +70,7 @@ _SOLICITED_OVERRIDE: Final = 0x60000000
 _IS_ROUTER: Final = 0x80000000
 """Flags of an advertisement, RFC 4861, 4.4."""
 
-_ENDS_HERE: Final = {
+ENDS_HERE: Final = {
     Icmpv6.MLD_QUERY: Reason.MLD,
     Icmpv6.MLD_REPORT: Reason.MLD,
     Icmpv6.MLD_DONE: Reason.MLD,
@@ -83,11 +92,19 @@ _ADVERTISEMENT: Final[FieldMatch] = {**icmpv6(Icmpv6.NEIGHBOUR_ADVERTISEMENT), I
 
 def of_host() -> Iterator[Flow]:
     """What every host has, besides the misses."""
-    yield flow(IPV6_GUARD, LINK, icmpv6(Icmpv6.NEIGHBOUR_SOLICITATION), [Goto(ND_GUARD.name)])
-    for message, reason in _ENDS_HERE.items():
-        yield flow(IPV6_GUARD, LINK, icmpv6(message), drop(reason))
-    from_link_local: FieldMatch = {ETH_TYPE: EthType.IPV6, IPV6_SRC: LINK_LOCAL}
-    yield flow(IPV6_GUARD, NAMED_MISS, from_link_local, drop(Reason.LINK_LOCAL))
+    on_link: tuple[tuple[int | tuple[int, int], Reason], ...] = (
+        (LINK_LOCAL, Reason.LINK_LOCAL),
+        (_NOBODY, Reason.SPOOFED_IP),
+    )
+    for source, reason in on_link:
+        match: FieldMatch = {ETH_TYPE: EthType.IPV6, IPV6_SRC: source}
+        yield flow(IPV6_GUARD, PASS, match, [Goto(FROM_LINK.name)])
+        yield flow(SELF_GUARD, LINK, match, drop(reason))
+    yield flow(FROM_LINK, BEFORE_LINK, {ETH_DST: _BROADCAST, ETH_TYPE: EthType.IPV6}, [Goto(SELF_GUARD.name)])
+    yield flow(FROM_LINK, LINK, icmpv6(Icmpv6.NEIGHBOUR_SOLICITATION), [Goto(ND_GUARD.name)])
+    for message, reason in ENDS_HERE.items():
+        yield flow(FROM_LINK, LINK, icmpv6(message), drop(reason))
+    yield flow(FROM_LINK, PASS, {ETH_TYPE: EthType.IPV6}, [Goto(SELF_GUARD.name)])
     yield flow(ND_REPLY, NAMED_MISS, {**_SOLICITATION, ND_TARGET: LINK_LOCAL}, drop(Reason.LINK_LOCAL))
     yield from _answers()
 
@@ -97,14 +114,14 @@ def of_port(own: int, device: int) -> Iterator[Flow]:
     solicits: FieldMatch = {IN_PORT: device, **_SOLICITATION}
     yield from wrong_bits(ND_GUARD, {**solicits, ND_OPTION: _SOURCE_MAC}, ND_SLL, own, Reason.SPOOFED_ND)
     yield _sender(device, own, LINK_LOCAL)
-    nobody: FieldMatch = {**solicits, IPV6_SRC: 0, ND_OPTION: _NO_OPTION}
+    nobody: FieldMatch = {**solicits, IPV6_SRC: _NOBODY, ND_OPTION: _NO_OPTION}
     yield flow(ND_GUARD, PASS, nobody, [Goto(ND_REPLY.name)])
 
 
 def of_own_address(ip: int, own: int, device: int) -> Iterator[Flow]:
     """An address that is mapped to a port with this MAC: leave to send from it."""
-    yield flow(IPV6_GUARD, PASS, {IN_PORT: device, ETH_TYPE: EthType.IPV6, IPV6_SRC: ip}, [Goto("TO_NIC")])
-    yield flow(IPV6_GUARD, OWN, {IN_PORT: device, ETH_TYPE: EthType.IPV6, IPV6_DST: ip}, drop(Reason.TO_ITSELF))
+    yield flow(IPV6_GUARD, PASS, {IN_PORT: device, ETH_TYPE: EthType.IPV6, IPV6_SRC: ip}, [Goto(FROM_LINK.name)])
+    yield flow(SELF_GUARD, OWN, {IN_PORT: device, ETH_TYPE: EthType.IPV6, IPV6_DST: ip}, drop(Reason.TO_ITSELF))
     yield _sender(device, own, ip)
     # An answer would tell the guest of a double.
     itself: FieldMatch = {IN_PORT: device, **_SOLICITATION, ND_TARGET: ip}

@@ -1,10 +1,11 @@
 r"""Where does the packet go: every table of both bridges, in order, and every reason to drop.
 
-    guest port -> br-guest: CLASSIFY -> IP_GUARD, IPV6_GUARD -> TO_NIC ---------> br-nic: CLASSIFY -> PUSH -> tunnel
+    guest port -> br-guest: CLASSIFY -> IP_GUARD ----> SELF_GUARD -> TO_NIC -> br-nic: CLASSIFY -> PUSH -> tunnel
+                                    \-> IPV6_GUARD -> FROM_LINK -/
+                                                              \-> ND_GUARD -> ND_REPLY -> ND_ANSWER -> back to the guest
                                     \-> ARP_GUARD -> ARP_REPLY -> ARP_ANSWER -> back to the guest
-                              IPV6_GUARD \-> ND_GUARD -> ND_REPLY -> ND_ANSWER -> back to the guest
-                    IP_GUARD, IPV6_GUARD \-> DHCP_GUARD -> DHCP -> controller
-    guest port <- br-guest: TO_GUEST <- CLASSIFY <- br-nic: DELIVER <- SOURCE_GUARD <- CLASSIFY <- tunnel
+          IP_GUARD, IPV6_GUARD, FROM_LINK \-> DHCP_GUARD -> DHCP -> controller
+    guest port <- br-guest: TO_GUEST <- LINK_GUARD <- CLASSIFY <- br-nic: DELIVER <- SOURCE_GUARD <- CLASSIFY <- tunnel
 
 A packet that no rule lets on meets its table's miss: its reason is written into a register, and the DROP table, with
 a flow for each reason, counts it. Nothing floods. What a guest asks to be told its configuration is sent to the
@@ -22,6 +23,7 @@ from flows.fields import (
     ARP_SHA,
     ARP_SPA,
     ARP_TPA,
+    ETH_DST,
     ETH_SRC,
     ETH_TYPE,
     HOP_LIMIT,
@@ -83,6 +85,8 @@ class Reason(enum.Enum):
         26,
         "a guest sent to a host whose VTEP is of the other IP version: no tunnel leads there",
     )
+    DHCP_POSED = 27, "somebody posed as a DHCP server to a guest: what a server sends comes from the controller alone"
+    LINK_ONLY = 28, "what never leaves a link came for a guest from another one: neighbour discovery and the like"
 
     @property
     def number(self) -> int:
@@ -151,25 +155,27 @@ BR_CTL: Final = "br-ctl"
 # fmt: off
 GUEST_TABLES: Final = _bridge(BR_GUEST,
     # name, job, matches on, goes on to, may output, miss, reasons its own rules tell apart
-    ("CLASSIFY", "From a guest: its port's MAC, untagged, ARP or IP. From br-nic: to the guest.",
-     {IN_PORT, VLAN, ETH_SRC, ETH_TYPE}, {"ARP_GUARD", "IP_GUARD", "IPV6_GUARD", "TO_GUEST"}, False,
+    ("CLASSIFY", "From a guest: its port's MAC, untagged, ARP or IP. From br-nic: for the guest.",
+     {IN_PORT, VLAN, ETH_SRC, ETH_TYPE}, {"ARP_GUARD", "IP_GUARD", "IPV6_GUARD", "LINK_GUARD"}, False,
      R.UNKNOWN_PORT, {R.SPOOFED_MAC, R.VLAN_TAGGED, R.UNKNOWN_ETHERTYPE}),
     ("ARP_GUARD", "The ARP sender must be the port: its MAC, and an address mapped to it or none yet.",
      {IN_PORT, ETH_TYPE, ARP_SHA, ARP_SPA, ARP_TPA}, {"ARP_REPLY"}, False,
      R.SPOOFED_ARP, {R.ARP_OWN_ADDRESS}),
     ("IP_GUARD", "The IPv4 source must be mapped to the port.",
-     {IN_PORT, VNI, ETH_TYPE, IP_PROTO, IP_SRC, IP_DST, UDP_SRC, UDP_DST}, {"TO_NIC", "DHCP_GUARD"}, False,
-     R.SPOOFED_IP, {R.TO_ITSELF}),
+     {IN_PORT, VNI, ETH_TYPE, IP_PROTO, IP_SRC, IP_DST, UDP_SRC, UDP_DST}, {"SELF_GUARD", "DHCP_GUARD"}, False,
+     R.SPOOFED_IP, set()),
     ("ARP_REPLY", "Whose MAC is asked for: that of each mapped address of the VPC, and of its router.",
      {VNI, ETH_TYPE, ARP_OP, ARP_TPA}, {"ARP_ANSWER"}, False,
      R.ARP_NOT_REQUEST, {R.ARP_UNMAPPED}),
     ("ARP_ANSWER", "Turn the request into its reply, back to the port that asked.",
      {ETH_TYPE}, set(), True,
      R.ARP_NOT_REQUEST, set()),
-    ("IPV6_GUARD", "The IPv6 source must be mapped to the port. What stays on a link ends here.",
-     {IN_PORT, ETH_TYPE, IP_PROTO, ICMPV6_TYPE, IPV6_SRC, IPV6_DST, UDP_SRC, UDP_DST},
-     {"ND_GUARD", "TO_NIC", "DHCP_GUARD"}, False,
-     R.SPOOFED_IP, {R.TO_ITSELF, R.LINK_LOCAL, R.MLD, R.ROUTER_POSED, R.ND_ADVERTISED}),
+    ("IPV6_GUARD", "The IPv6 source must be mapped to the port or, for what stays on the link, link-local or none.",
+     {IN_PORT, ETH_TYPE, IP_PROTO, IPV6_SRC, IPV6_DST, UDP_SRC, UDP_DST}, {"FROM_LINK", "DHCP_GUARD"}, False,
+     R.SPOOFED_IP, set()),
+    ("FROM_LINK", "What stays on a link ends here: solicitations are answered, the rest is told apart.",
+     {ETH_DST, ETH_TYPE, IP_PROTO, ICMPV6_TYPE}, {"ND_GUARD", "DHCP_GUARD", "SELF_GUARD"}, False,
+     R.SPOOFED_IP, {R.MLD, R.ROUTER_POSED, R.ND_ADVERTISED}),
     ("ND_GUARD", "Who solicits must be the port: its MAC, and an address mapped to it, a link-local one, or none yet.",
      {IN_PORT, *ND, IPV6_SRC, ND_OPTION, ND_SLL}, {"ND_REPLY"}, False,
      R.SPOOFED_ND, set()),
@@ -185,9 +191,15 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
     ("DHCP", "To the controller, as often as the port's meter lets.",
      {IN_PORT}, set(), True,
      R.UNKNOWN_PORT, set()),
+    ("SELF_GUARD", "Nothing goes to the port that it is from, and nothing on from an address that is only its link's.",
+     {IN_PORT, ETH_TYPE, IP_DST, IPV6_SRC, IPV6_DST}, {"TO_NIC"}, False,
+     R.SPOOFED_IP, {R.TO_ITSELF, R.LINK_LOCAL}),
     ("TO_NIC", "Out by the port's own patch, which tells br-nic whose it is.",
      {IN_PORT}, set(), True,
      R.UNKNOWN_PORT, set()),
+    ("LINK_GUARD", "Nothing that stays on a link reaches a guest from another, nor what only DHCP servers send.",
+     {ETH_TYPE, IP_PROTO, UDP_SRC, ICMPV6_TYPE}, {"TO_GUEST"}, False,
+     R.LINK_ONLY, {R.DHCP_POSED}),
     ("TO_GUEST", "Out by the port that the patch belongs to.",
      {IN_PORT}, set(), True,
      R.UNKNOWN_PORT, set()),

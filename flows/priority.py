@@ -2,8 +2,12 @@
 
 from typing import Final
 
+TAG: Final = 300
+"""A VLAN tag, whatever else the packet is: above all that looks at more, so that no tag is worth two cached flows."""
 WRONG_BIT: Final = 200
 """Highest of 48 levels: a bit of a MAC that is wrong. Falls to WRONG_BIT - 47."""
+BEFORE_LINK: Final = 130
+"""What cannot be LINK, told by less than LINK looks at."""
 LINK: Final = 120
 """What never leaves a link, whoever it is from or for."""
 OWN: Final = 110
@@ -12,8 +16,6 @@ PASS: Final = 100
 """Lets a packet on; always matches everything that must be so."""
 NEIGHBOUR: Final = 90
 """As PASS, for neighbour discovery of the VTEP: below tunnel packets, which then are not looked at as closely."""
-TAG: Final = 30
-"""A miss that tells a VLAN tag apart, whatever else the packet is."""
 NAMED_MISS: Final = 20
 """A miss with a reason of its own."""
 VAGUE_MISS: Final = 10

@@ -105,6 +105,15 @@ def delivered(to: str) -> Fate:
     return Fate("delivered", seen=seen)
 
 
+def at_receiver(reason: Reason, to: str) -> Fate:
+    """Gets as far as br-guest of another host, and is dropped there, before the guest that it is for."""
+
+    def seen(frame: bytes) -> list[Sight]:
+        return [sight for sight in delivered(to).seen(frame) if sight[0] != to]
+
+    return Fate(reason.label, [(GUESTS[to].host, BR_GUEST, reason)], seen=seen)
+
+
 def answered() -> Fate:
     """Answered on the spot, to the sender: the marker comes back."""
     return Fate("answered", seen=lambda frame: [(ATTACKER, lambda reply: reply[42:] == frame[42:])])
@@ -142,6 +151,11 @@ def from_wire(reason: Reason, *hosts: str) -> Fate:
     """Reaches the uplink of the hosts, and is dropped by br-nic."""
     hosts = hosts or (ATTACKED,)
     return Fate(reason.label, [(host, BR_NIC, reason) for host in hosts], seen=partial(_on_uplinks, hosts))
+
+
+def before_guest(reason: Reason) -> Fate:
+    """Reaches the uplink of the attacked host, gets past br-nic, and is dropped by br-guest."""
+    return Fate(reason.label, [(ATTACKED, BR_GUEST, reason)], seen=partial(_on_uplinks, (ATTACKED,)))
 
 
 def popped(to: str, inner_at: int | None = None) -> Fate:

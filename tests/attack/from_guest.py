@@ -10,7 +10,7 @@ from scapy.layers.l2 import ARP
 from scapy.packet import Packet
 
 from flows.pipeline import Reason
-from tests.attack.case import answered, at_guest, at_nic, delivered, guest, ignored, told
+from tests.attack.case import answered, at_guest, at_nic, at_receiver, delivered, guest, ignored, told
 from tests.attack.setting import (
     BROADCAST,
     CONTROL,
@@ -148,8 +148,8 @@ def _discover(src: str = "0.0.0.0", chaddr: str = WEB.mac) -> Packet:
 SERVERS: Final = [
     guest("DHCP server, to everybody", _NO_MAPPING, eth(BROADCAST) / ip(dst="255.255.255.255") / _OFFER),
     guest("DHCP server, as the router", _SPOOFED_IP, eth(DB.mac) / ip(ROUTER) / _OFFER),
-    guest("DHCP server, to one guest", delivered("db"), eth(DB.mac) / ip() / _OFFER, not_yet=True),
     guest("DHCP client without an address", told(lambda reply: reply[BOOTP].yiaddr == WEB.ip), _discover()),
     guest("DHCP client, as another guest", ignored(), _discover(chaddr=DB.mac), _discover(WEB.ip, DB.mac)),
     guest("DHCP client, from another's address", _SPOOFED_IP, _discover(NEAR.ip), _discover(ROUTER)),
+    guest("DHCP server, to one guest", at_receiver(Reason.DHCP_POSED, "db"), eth(DB.mac) / ip() / _OFFER),
 ]

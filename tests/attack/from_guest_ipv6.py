@@ -38,7 +38,7 @@ from scapy.layers.l2 import Dot1Q
 from scapy.packet import Packet, Raw
 
 from flows.pipeline import Reason
-from tests.attack.case import advertised, at_guest, at_nic, delivered, guest, ignored, told
+from tests.attack.case import advertised, at_guest, at_nic, at_receiver, delivered, guest, ignored, told
 from tests.attack.setting import (
     CONTROL,
     DB,
@@ -153,7 +153,7 @@ NEIGHBOURS: Final = [
     guest("solicitation from another MAC", _SPOOFED_MAC, _ns(mac=DB.mac), _ns(mac=NEAR.mac, sll=NEAR.mac)),
     guest(
         "solicitation from another's address",
-        _SPOOFED_ND,
+        _SPOOFED_IP,
         *(_ns(src=src) for src in (NEAR.ipv6, DB.ipv6, ROUTER_IPV6, RED_LOG.ipv6, UNMAPPED_IPV6)),
     ),
     guest(
@@ -168,6 +168,10 @@ NEIGHBOURS: Final = [
         "advertisement of another's address",
         _ADVERTISED,
         *(_link(_na(target), WEB.ipv6) for target in (DB.ipv6, NEAR.ipv6, ROUTER_IPV6)),
+    ),
+    guest(
+        "advertisement from another's address",
+        _SPOOFED_IP,
         _link(_na(DB.ipv6), DB.ipv6),
         _link(_na(ROUTER_IPV6), ROUTER_IPV6, NEAR.ipv6),
     ),
@@ -215,7 +219,7 @@ ROUTERS: Final = [
     guest(
         "router advertisement",
         _ROUTER_POSED,
-        *(_link(_RA, src) for src in (WEB.link_local, "fe80::1", WEB.ipv6, ROUTER_IPV6)),
+        *(_link(_RA, src) for src in (WEB.link_local, "fe80::1", WEB.ipv6)),
         _link(_RA, dst=DB.ipv6),
     ),
     guest(
@@ -229,8 +233,14 @@ ROUTERS: Final = [
         _ROUTER_POSED,
         *(
             _link(ICMPv6ND_Redirect(tgt=WEB.link_local, dst=NEAR.ipv6), src, DB.ipv6)
-            for src in (WEB.ipv6, WEB.link_local, "fe80::1", ROUTER_IPV6)
+            for src in (WEB.ipv6, WEB.link_local, "fe80::1")
         ),
+    ),
+    guest(
+        "router advertisement and redirect from the router's address",
+        _SPOOFED_IP,
+        _link(_RA, ROUTER_IPV6),
+        _link(ICMPv6ND_Redirect(tgt=WEB.link_local, dst=NEAR.ipv6), ROUTER_IPV6, DB.ipv6),
     ),
     guest(
         "router solicitation",
@@ -268,7 +278,7 @@ SERVERS: Final = [
         eth(DB.mac) / ip6("fe80::1") / _ADVERTISE,
     ),
     guest("DHCPv6 server, as the router", _SPOOFED_IP, eth(DB.mac) / ip6(ROUTER_IPV6) / _ADVERTISE),
-    guest("DHCPv6 server, to one guest", delivered("db"), eth(DB.mac) / ip6() / _ADVERTISE, not_yet=True),
+    guest("DHCPv6 server, to one guest", at_receiver(Reason.DHCP_POSED, "db"), eth(DB.mac) / ip6() / _ADVERTISE),
     guest(
         "DHCPv6 client",
         told(lambda reply: DHCP6OptIAAddress in reply and reply[DHCP6OptIAAddress].addr == WEB.ipv6),

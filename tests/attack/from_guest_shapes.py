@@ -45,7 +45,7 @@ TYPES: Final = [
     guest("VLAN", _TAGGED, eth() / Dot1Q(vlan=7) / _PING, eth() / Dot1Q(vlan=4095) / _PING),
     guest("priority tag", _TAGGED, eth() / Dot1Q(vlan=0, prio=7) / _PING),
     guest("VLAN around ARP", _TAGGED, eth(BROADCAST) / Dot1Q(vlan=7) / ARP(hwsrc=WEB.mac, psrc=WEB.ip, pdst=DB.ip)),
-    guest("VLAN with a spoofed MAC", at_guest(Reason.SPOOFED_MAC), eth(src=NEAR.mac) / Dot1Q(vlan=7) / _PING),
+    guest("VLAN with a spoofed MAC", at_guest(Reason.VLAN_TAGGED), eth(src=NEAR.mac) / Dot1Q(vlan=7) / _PING),
     guest(
         "QinQ",
         _TAGGED,

@@ -22,7 +22,7 @@ from scapy.packet import Packet, Raw
 
 from flows.pipeline import Reason
 from mapping.model import Encap
-from tests.attack.case import cable, from_wire, neighbour, not_popped, popped, to_local
+from tests.attack.case import before_guest, cable, from_wire, neighbour, not_popped, popped, to_local
 from tests.attack.setting import (
     BLUE,
     BROADCAST,
@@ -202,12 +202,12 @@ INNER: Final = [
     ),
     neighbour(
         "inner neighbour discovery, as a peer's guest",
-        popped("db"),
-        # Of a neighbour that db has no use for: it takes no notice of it, and answers nobody.
+        before_guest(Reason.LINK_ONLY),
         wrapped(
             _L2 / ip6(hlim=255) / ICMPv6ND_NA(tgt=UNMAPPED_IPV6, R=1, S=0, O=1) / ICMPv6NDOptDstLLAddr(lladdr=WEB.mac)
         ),
-        not_yet=True,
+        wrapped(_L2 / ip6(hlim=255) / ICMPv6ND_NS(tgt=DB.ipv6) / ICMPv6NDOptSrcLLAddr(lladdr=WEB.mac)),
+        wrapped(_L2 / ip6(hlim=255) / ICMPv6ND_RA()),
     ),
     neighbour(
         "inner RA",
@@ -222,9 +222,8 @@ INNER: Final = [
     ),
     neighbour(
         "inner DHCP, as a peer's guest",
-        popped("db"),
+        before_guest(Reason.DHCP_POSED),
         wrapped(_L2 / IP(src=WEB.ip, dst=DB.ip) / UDP(sport=67, dport=68) / BOOTP(op=2) / DHCP()),
-        not_yet=True,
     ),
     neighbour(
         "other inner ethertypes",

@@ -71,7 +71,7 @@ TO_DB = ("db", "host-a uplink out", "host-b uplink in")
 _PING = eth() / ip() / ECHO_REPLY
 _ARP = eth(BROADCAST) / ARP(op=1, hwsrc=WEB.mac, psrc=WEB.ip, pdst=DB.ip)
 _NS = (
-    eth(BROADCAST)
+    eth("33:33:ff:00:00:99")
     / ip6(dst=solicited_node(UNMAPPED_IPV6), hlim=255)
     / ICMPv6ND_NS(tgt=UNMAPPED_IPV6)
     / ICMPv6NDOptSrcLLAddr(lladdr=WEB.mac)
@@ -89,7 +89,7 @@ FLOODS = [
     Flood("destination MAC", _PING, ((0, 6),), few=False, seen=TO_DB),
     Flood("destination MAC, to nobody", eth() / ip(dst=UNMAPPED) / ECHO_REPLY, ((0, 6),), few=True),
     Flood("ethertype", eth(type=0x88B5), ((12, 14),), few=False),
-    Flood("VLAN id", eth() / Dot1Q() / ip() / ECHO_REPLY, ((14, 16),), few=False),
+    Flood("VLAN id", eth() / Dot1Q() / ip() / ECHO_REPLY, ((14, 16),), few=True),
     Flood("ARP sender address", _ARP, ((28, 32),), few=False),
     Flood("ARP target address", _ARP, ((38, 42),), few=False, seen=(ATTACKER,)),
     Flood("ARP operation", _ARP, ((20, 22),), few=True, seen=(ATTACKER,)),

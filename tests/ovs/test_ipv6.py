@@ -162,7 +162,7 @@ FROM_GUEST = {
         from_web(WEB_IP, "ff02::1", ICMPv6ND_NA(tgt=WEB_IP) / ICMPv6NDOptDstLLAddr(lladdr=WEB.mac)),
         "nd_advertised",
     ),
-    "solicitation from another's address": (ns(DB_IP, "fd00::13"), "spoofed_nd"),
+    "solicitation from another's address": (ns(DB_IP, "fd00::13"), "spoofed_ip"),
     "solicitation that names another's MAC": (ns(DB_IP, sll=DB.mac), "spoofed_nd"),
     "solicitation that names no MAC": (ns(DB_IP, sll=None), "spoofed_nd"),
     "solicitation that names a MAC, but no address": (ns(DB_IP, NOBODY), "spoofed_nd"),

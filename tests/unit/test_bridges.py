@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
+from flows.pipeline import TABLES
 from topo.bridges import (
     Existing,
     HostBridges,
@@ -29,34 +30,13 @@ set Bridge br-guest datapath_type=netdev fail_mode=secure protocols=OpenFlow15 \
 other-config:datapath-id=00000067c0000201 other-config:disable-in-band=true
 --id=@br-guest-c0 create Controller target="tcp:198.51.100.1:6653" \
 connection_mode=out-of-band max_backoff=1000 inactivity_probe=5000
---id=@br-guest-t0 create Flow_Table name=CLASSIFY
---id=@br-guest-t1 create Flow_Table name=ARP_GUARD
---id=@br-guest-t2 create Flow_Table name=IP_GUARD
---id=@br-guest-t3 create Flow_Table name=ARP_REPLY
---id=@br-guest-t4 create Flow_Table name=ARP_ANSWER
---id=@br-guest-t5 create Flow_Table name=IPV6_GUARD prefixes=ipv6_src,ipv6_dst
---id=@br-guest-t6 create Flow_Table name=ND_GUARD prefixes=ipv6_src
---id=@br-guest-t7 create Flow_Table name=ND_REPLY
---id=@br-guest-t8 create Flow_Table name=ND_ANSWER
---id=@br-guest-t9 create Flow_Table name=DHCP_GUARD prefixes=nw_src,ipv6_src
---id=@br-guest-t10 create Flow_Table name=DHCP
---id=@br-guest-t11 create Flow_Table name=TO_NIC
---id=@br-guest-t12 create Flow_Table name=TO_GUEST
---id=@br-guest-t13 create Flow_Table name=DROP
-set Bridge br-guest controller=[@br-guest-c0] flow_tables={0=@br-guest-t0,1=@br-guest-t1,2=@br-guest-t2,\
-3=@br-guest-t3,4=@br-guest-t4,5=@br-guest-t5,6=@br-guest-t6,7=@br-guest-t7,8=@br-guest-t8,9=@br-guest-t9,\
-10=@br-guest-t10,11=@br-guest-t11,12=@br-guest-t12,13=@br-guest-t13}
+{guest_tables}
 --may-exist add-br br-nic
 set Bridge br-nic datapath_type=netdev fail_mode=secure protocols=OpenFlow15 \
 other-config:datapath-id=0000006ec0000201 other-config:disable-in-band=true
 --id=@br-nic-c0 create Controller target="tcp:198.51.100.1:6653" \
 connection_mode=out-of-band max_backoff=1000 inactivity_probe=5000
---id=@br-nic-t0 create Flow_Table name=CLASSIFY prefixes=nw_src,ipv6_src,nw_dst
---id=@br-nic-t1 create Flow_Table name=PUSH prefixes=nw_dst,ipv6_dst
---id=@br-nic-t2 create Flow_Table name=SOURCE_GUARD prefixes=nw_src,ipv6_src
---id=@br-nic-t3 create Flow_Table name=DELIVER prefixes=nw_dst,ipv6_dst
---id=@br-nic-t4 create Flow_Table name=DROP
-set Bridge br-nic controller=[@br-nic-c0] flow_tables={0=@br-nic-t0,1=@br-nic-t1,2=@br-nic-t2,3=@br-nic-t3,4=@br-nic-t4}
+{nic_tables}
 --may-exist add-port br-nic eth1
 set Interface eth1 ofport_request=1
 set Bridge br-nic other-config:hwaddr="0a:6e:c0:00:02:01"
@@ -72,12 +52,27 @@ set Bridge br-ctl datapath_type=netdev fail_mode=standalone controller=[]
 """
 
 
+def tables(bridge: str) -> str:
+    """What names each flow table of a bridge, and says which addresses' prefixes are tracked in it."""
+    known = TABLES[bridge].values()
+    prefixes = {table: ",".join(map(str, table.prefixes)) for table in known}
+    made = [
+        f"--id=@{bridge}-t{table.number} create Flow_Table name={table.name}"
+        + (f" prefixes={prefixes[table]}" if prefixes[table] else "")
+        for table in known
+    ]
+    ids = ",".join(f"{table.number}=@{bridge}-t{table.number}" for table in known)
+    return "\n".join([*made, f"set Bridge {bridge} controller=[@{bridge}-c0] flow_tables={{{ids}}}"])
+
+
 def lines(arguments: list[str]) -> list[str]:
     return " ".join(arguments).split(" -- ")
 
 
 def test_a_host_without_bridges_gets_all_three() -> None:
-    assert lines(build_commands(HOST)) == FRESH.strip().splitlines()
+    fresh = FRESH.replace("{guest_tables}", tables("br-guest")).replace("{nic_tables}", tables("br-nic"))
+    assert "--id=@br-nic-t1 create Flow_Table name=PUSH prefixes=nw_dst,ipv6_dst\n" in fresh
+    assert lines(build_commands(HOST)) == fresh.strip().splitlines()
 
 
 def test_rows_that_exist_are_set_and_others_are_made() -> None:

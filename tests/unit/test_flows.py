@@ -159,10 +159,17 @@ def test_guest_bridge_lets_past_what_is_the_ports_own_and_answers_for_the_vpc() 
             "priority=100,in_port=10,vlan_vid=0x0,eth_src=02:00:00:00:00:01,eth_type=0x86dd"
             " actions=set_field:0x1389->reg0,goto_table:IPV6_GUARD"
         ),
-        "priority=100,in_port=11 actions=goto_table:TO_GUEST",
+        "priority=100,in_port=11 actions=goto_table:LINK_GUARD",
         "priority=20,in_port=10 actions=set_field:0x6->reg1,goto_table:DROP",
-        "priority=30,vlan_vid=0x1000/0x1000 actions=set_field:0x2->reg1,goto_table:DROP",
+        "priority=300,vlan_vid=0x1000/0x1000 actions=set_field:0x2->reg1,goto_table:DROP",
     ]
+    assert lines(BR_GUEST, TWO_HOSTS, HOST_A, "TO_NIC")[1:] == ["priority=100,in_port=10 actions=output:11"]
+    assert lines(BR_GUEST, TWO_HOSTS, HOST_A, "SELF_GUARD")[1:4] == [
+        "priority=100,eth_type=0x800 actions=goto_table:TO_NIC",
+        "priority=100,eth_type=0x86dd actions=goto_table:TO_NIC",
+        "priority=110,in_port=10,eth_type=0x800,nw_dst=10.0.0.11 actions=set_field:0x11->reg1,goto_table:DROP",
+    ]
+    assert lines(BR_GUEST, TWO_HOSTS, HOST_A, "TO_GUEST")[1:] == ["priority=100,in_port=11 actions=output:10"]
     assert [line.split(" ")[0] for line in lines(BR_GUEST, TWO_HOSTS, HOST_A, "ARP_REPLY")] == [
         "priority=0",
         "priority=100,reg0=0x1389,eth_type=0x806,arp_op=1,arp_tpa=10.0.0.1",
@@ -199,7 +206,7 @@ def test_every_wrong_bit_of_a_mac_is_a_rule_and_the_right_mac_meets_none() -> No
     flows = desired(BR_GUEST, view(TWO_HOSTS, HOST_A), GUEST_OFPORTS).values()
     own = 0x020000000001
     for table in ("CLASSIFY", "ARP_GUARD", "ND_GUARD"):
-        bits = [flow.match[-1] for flow in flows if flow.table.name == table and flow.priority > 150]
+        bits = [flow.match[-1] for flow in flows if flow.table.name == table and 150 < flow.priority <= WRONG_BIT]
         assert sum(match.mask for match in bits) == (1 << 48) - 1
         assert all(match.value == ~own & match.mask for match in bits)
 
