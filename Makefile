@@ -21,7 +21,7 @@ OVN := $(VENV)/ovn
 OVN_DOWNLOAD := apt-get download -qq -o APT::Sandbox::User=root ovn-common ovn-central ovn-host
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo mininet test test-unit test-ovs test-net attack lint bench bench-quick bench-setup clean
+.PHONY: help setup system demo mininet test test-unit test-ovs test-net attack flood lint bench bench-quick bench-setup clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-net: setup ## Tests with real traffic between namespaces, as root
 
 attack: setup ## A malicious guest and a malicious neighbour on the substrate try all that docs/security.md names, as root
 	$(AS_ROOT) pytest -p no:cacheprovider tests/attack
+
+flood: setup ## A guest floods its host at full speed for 30 s and more: what becomes of its cache, and of another guest
+	$(SUDO) env FLOOD_SECONDS=30 PYTHONDONTWRITEBYTECODE=1 $(RUN) pytest -p no:cacheprovider tests/attack/test_storm.py
 
 lint: setup ## ruff and mypy
 	$(RUN) ruff check

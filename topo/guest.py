@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from ipaddress import ip_interface
 
-from topo import bridges, netns
+from topo import bridges, netns, port_filter
 from topo.capture import Capture, Direction, send
 from topo.host import Host
 from topo.spec import GuestSpec
@@ -80,6 +80,13 @@ class Guest:
             return False
         return f" {count} received" in said
 
+    def filtered(self) -> dict[str, int]:
+        """Its frames that the filter ahead of its port has refused, by what `port_filter.REFUSED` calls them."""
+        try:
+            return port_filter.refused(self.host.namespace, self.spec.device)
+        except (netns.CommandError, OSError):  # the port is not there
+            return {}
+
     def capture(self, direction: Direction = "both") -> Capture:
         """See what passes the guest's port, from now on."""
         return Capture(self.namespace, PORT, direction)
@@ -90,4 +97,6 @@ class Guest:
 
     def _plug(self) -> None:
         netns.ip(self.host.namespace, f"link set dev {self.spec.device} up")
+        # First: no frame gets past unseen, and a port that takes no filter is not plugged.
+        port_filter.attach(self.host.namespace, self.spec.device)
         bridges.plug(self.host.vsctl, self.spec.device)

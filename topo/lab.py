@@ -164,6 +164,7 @@ class Lab:
                     "host": guest.host.name,
                     "mac": guest.spec.mac,
                     "addresses": guest.spec.addresses,
+                    "filtered": guest.filtered(),
                 }
                 for guest in self.guests.values()
             ],

@@ -109,7 +109,7 @@ def _show(found: dict[str, object]) -> None:
     out.print(f"lab {found['lab']}: {found['state']}    database: {database}    controller: {controller}")
     for kind, columns in (
         ("hosts", ("name", "vtep", "control", "switch", "programmed")),
-        ("guests", ("name", "vpc", "host", "addresses", "mac")),
+        ("guests", ("name", "vpc", "host", "addresses", "mac", "filtered")),
     ):
         rows = found[kind]
         if isinstance(rows, list) and rows:
@@ -122,4 +122,6 @@ def _show(found: dict[str, object]) -> None:
 def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {name}" for name, count in value.items() if count) or "none"
     return ", ".join(value) if isinstance(value, list) else str(value)

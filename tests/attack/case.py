@@ -179,6 +179,11 @@ def to_local(host: str, flooded_to: Sequence[str] = ()) -> Fate:
     return Fate("LOCAL", [(each, BR_NIC, Reason.NOT_TUNNEL) for each in flooded_to], seen=seen)
 
 
+def filtered(what: str) -> Fate:
+    """Ends at the filter ahead of the attacker's port, which counts it so: `topo.port_filter.REFUSED`."""
+    return Fate(what, noticed=[(GUESTS[ATTACKER].host, f"filter {ATTACKER} {what}")])
+
+
 def not_popped(host: str = ATTACKED, counter: str = "datapath_drop_tunnel_pop_error") -> Fate:
     """From a peer, but Open vSwitch itself drops it when it takes the outer header off."""
     return Fate(counter, noticed=[(host, counter)], seen=partial(_on_uplinks, (host,)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from scapy.layers.dhcp import BOOTP, DHCP
-from scapy.layers.inet import TCP, UDP
+from scapy.layers.inet import TCP, UDP, IPOption_RR
 from scapy.layers.l2 import ARP
-from scapy.packet import Packet
+from scapy.packet import Packet, Raw
 
 from flows.pipeline import Reason
-from tests.attack.case import answered, at_guest, at_nic, at_receiver, delivered, guest, ignored, told
+from tests.attack.case import answered, at_guest, at_nic, at_receiver, delivered, filtered, guest, ignored, told
 from tests.attack.setting import (
     BROADCAST,
     CONTROL,
@@ -151,5 +151,11 @@ SERVERS: Final = [
     guest("DHCP client without an address", told(lambda reply: reply[BOOTP].yiaddr == WEB.ip), _discover()),
     guest("DHCP client, as another guest", ignored(), _discover(chaddr=DB.mac), _discover(WEB.ip, DB.mac)),
     guest("DHCP client, from another's address", _SPOOFED_IP, _discover(NEAR.ip), _discover(ROUTER)),
+    guest(
+        "DHCP server, in fragments",
+        filtered("hidden"),
+        eth(DB.mac) / ip(flags="MF", proto=17) / Raw(bytes(_OFFER)[:64]),
+        eth(DB.mac) / ip(flags="MF", proto=17, options=IPOption_RR()) / Raw(bytes(_OFFER)[:64]),
+    ),
     guest("DHCP server, to one guest", at_receiver(Reason.DHCP_POSED, "db"), eth(DB.mac) / ip() / _OFFER),
 ]

@@ -38,7 +38,7 @@ from scapy.layers.l2 import Dot1Q
 from scapy.packet import Packet, Raw
 
 from flows.pipeline import Reason
-from tests.attack.case import advertised, at_guest, at_nic, at_receiver, delivered, guest, ignored, told
+from tests.attack.case import advertised, at_guest, at_nic, at_receiver, delivered, filtered, guest, ignored, told
 from tests.attack.setting import (
     CONTROL,
     DB,
@@ -67,6 +67,7 @@ _SPOOFED_IP = at_guest(Reason.SPOOFED_IP)
 _SPOOFED_ND = at_guest(Reason.SPOOFED_ND)
 _ADVERTISED = at_guest(Reason.ND_ADVERTISED)
 _ROUTER_POSED = at_guest(Reason.ROUTER_POSED)
+_HIDDEN = filtered("hidden")
 _LINK_LOCAL = at_guest(Reason.LINK_LOCAL)
 _MLD = at_guest(Reason.MLD)
 _NO_MAPPING = at_nic(Reason.NO_MAPPING)
@@ -149,6 +150,14 @@ DESTINATIONS: Final = [
 
 _WHOLE: Final = bytes(ip6(hlim=255) / _na(UNMAPPED_IPV6))[40:]
 
+_OPTIONS: Final = b"\x3a\1" + bytes(14)
+"""A header of destination options, of 16 bytes, before ICMPv6."""
+
+
+def _fragment(part: bytes, more: int = 0, offset: int = 0, nh: int = 58) -> Packet:
+    return eth(DB.mac) / ip6(hlim=255) / IPv6ExtHdrFragment(m=more, offset=offset, id=7, nh=nh) / Raw(part)
+
+
 NEIGHBOURS: Final = [
     guest("solicitation from another MAC", _SPOOFED_MAC, _ns(mac=DB.mac), _ns(mac=NEAR.mac, sll=NEAR.mac)),
     guest(
@@ -202,14 +211,17 @@ NEIGHBOURS: Final = [
     ),
     guest(
         "neighbour discovery in fragments",
-        delivered("db"),
-        *(
-            eth(DB.mac) / ip6(hlim=255) / IPv6ExtHdrFragment(m=more, offset=offset, id=7, nh=58) / Raw(part)
-            for more, offset, part in ((1, 0, _WHOLE[:16]), (0, 2, _WHOLE[16:]))
-        ),
-        not_yet=True,
+        _HIDDEN,
+        _fragment(_WHOLE[:16], more=1),
+        # Whole, but with a fragment header, RFC 6946
+        _fragment(_WHOLE),
+        # Its type in the second one, RFC 7112
+        _fragment(_OPTIONS[:8], more=1, nh=60),
+        _fragment(_OPTIONS[8:] + _WHOLE, offset=1, nh=60),
+        eth(DB.mac) / ip6(hlim=255, nh=60) / Raw(b"\x2c\0" + bytes(6)) / _fragment(_WHOLE)[IPv6ExtHdrFragment],
     ),
-    guest("neighbour discovery in a VLAN", at_guest(Reason.VLAN_TAGGED), eth() / Dot1Q(vlan=7) / _ns().payload),
+    guest("the end of neighbour discovery in fragments", delivered("db"), _fragment(_WHOLE[16:], offset=2)),
+    guest("neighbour discovery in a VLAN", filtered("types"), eth() / Dot1Q(vlan=7) / _ns().payload),
 ]
 
 _RA: Final = ICMPv6ND_RA() / ICMPv6NDOptPrefixInfo(prefix="2001:db8::") / ICMPv6NDOptSrcLLAddr(lladdr=WEB.mac)
@@ -278,6 +290,7 @@ SERVERS: Final = [
         eth(DB.mac) / ip6("fe80::1") / _ADVERTISE,
     ),
     guest("DHCPv6 server, as the router", _SPOOFED_IP, eth(DB.mac) / ip6(ROUTER_IPV6) / _ADVERTISE),
+    guest("DHCPv6 server, in fragments", _HIDDEN, _fragment(bytes(ip6() / _ADVERTISE)[40:], more=1, nh=17)),
     guest("DHCPv6 server, to one guest", at_receiver(Reason.DHCP_POSED, "db"), eth(DB.mac) / ip6() / _ADVERTISE),
     guest(
         "DHCPv6 client",
@@ -305,6 +318,13 @@ def _extensions() -> list[Packet]:
 
 _HEAD: Final = bytes(ip6())
 
+
+def _chain(headers: int) -> bytes:
+    """Destination options, one after the other, and then a router advertisement."""
+    options = [bytes([following, 0]) + bytes(6) for following in (*[60] * (headers - 1), 58)]
+    return b"".join(options) + bytes(ip6() / _RA)[40:]
+
+
 SHAPES: Final = [
     guest("extension headers", delivered("db"), *(eth() / ip6() / each / ECHO_REPLY6 for each in _extensions())),
     guest(
@@ -323,6 +343,7 @@ SHAPES: Final = [
         eth() / ip6(plen=1400) / ECHO_REPLY6,
         eth() / ip6(plen=65535) / ECHO_REPLY6,
     ),
+    guest("headers without end", _HIDDEN, *(eth() / ip6(nh=60) / Raw(_chain(n)) for n in (6, 7))),
     guest("IPv6 in IPv6", delivered("db"), eth() / ip6() / ip6(NEAR.ipv6) / ECHO_REPLY6),
     guest("Ethernet in IPv6", delivered("db"), eth() / ip6(nh=143) / inner6(NEAR, DB)),
 ]

@@ -21,11 +21,10 @@ from scapy.packet import Packet, Raw
 
 from flows.pipeline import Reason
 from mapping.model import Encap
-from tests.attack.case import at_guest, at_nic, delivered, guest, too_long
+from tests.attack.case import at_guest, at_nic, delivered, filtered, guest, too_long
 from tests.attack.setting import BROADCAST, DB, ECHO_REPLY, NEAR, WEB, A, B, eth, header, inner, ip, lldp
 
-_UNKNOWN = at_guest(Reason.UNKNOWN_ETHERTYPE)
-_TAGGED = at_guest(Reason.VLAN_TAGGED)
+_TYPES = filtered("types")
 _SPOOFED_IP = at_guest(Reason.SPOOFED_IP)
 _SPOOFED_ARP = at_guest(Reason.SPOOFED_ARP)
 _NO_MAPPING = at_nic(Reason.NO_MAPPING)
@@ -42,41 +41,39 @@ def _llc(dst: str, payload: Packet) -> Packet:
 
 
 TYPES: Final = [
-    guest("VLAN", _TAGGED, eth() / Dot1Q(vlan=7) / _PING, eth() / Dot1Q(vlan=4095) / _PING),
-    guest("priority tag", _TAGGED, eth() / Dot1Q(vlan=0, prio=7) / _PING),
-    guest("VLAN around ARP", _TAGGED, eth(BROADCAST) / Dot1Q(vlan=7) / ARP(hwsrc=WEB.mac, psrc=WEB.ip, pdst=DB.ip)),
-    guest("VLAN with a spoofed MAC", at_guest(Reason.VLAN_TAGGED), eth(src=NEAR.mac) / Dot1Q(vlan=7) / _PING),
+    guest("VLAN", _TYPES, eth() / Dot1Q(vlan=7) / _PING, eth() / Dot1Q(vlan=4095) / _PING),
+    guest("priority tag", _TYPES, eth() / Dot1Q(vlan=0, prio=7) / _PING),
+    guest("VLAN around ARP", _TYPES, eth(BROADCAST) / Dot1Q(vlan=7) / ARP(hwsrc=WEB.mac, psrc=WEB.ip, pdst=DB.ip)),
+    guest("VLAN with a spoofed MAC", _TYPES, eth(src=NEAR.mac) / Dot1Q(vlan=7) / _PING),
     guest(
         "QinQ",
-        _TAGGED,
+        _TYPES,
         eth() / Dot1AD(vlan=7) / Dot1Q(vlan=8) / _PING,
         eth() / Dot1Q(vlan=7) / Dot1Q(vlan=8) / _PING,
         eth() / Dot1AD(vlan=7) / _PING,
         eth() / Dot1AD(vlan=7) / Dot1Q(vlan=8) / Dot1Q(vlan=9) / _PING,
     ),
-    guest("QinQ by an old ethertype", _UNKNOWN, *(_typed(eth_type) for eth_type in (0x9100, 0x9200, 0x9300))),
-    guest("MPLS", _UNKNOWN, *(eth(type=eth_type) / MPLS(label=16, ttl=9) / _PING for eth_type in (0x8847, 0x8848))),
-    guest(
-        "LLDP", _UNKNOWN, *(eth(f"01:80:c2:00:00:{last}", type=0x88CC) / lldp(WEB.mac) for last in ("0e", "03", "00"))
-    ),
-    guest("STP", _UNKNOWN, _llc("01:80:c2:00:00:00", LLC() / STP()), _llc("01:00:0c:cc:cc:cd", LLC() / SNAP() / STP())),
-    guest("LACP", _UNKNOWN, eth("01:80:c2:00:00:02", type=0x8809) / SlowProtocol(subtype=1) / LACP()),
-    guest("802.1X", _UNKNOWN, eth("01:80:c2:00:00:03", type=0x888E) / EAPOL() / EAP(code=2)),
-    guest("CDP", _UNKNOWN, _llc("01:00:0c:cc:cc:cc", LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP(OUI=0xC, code=0x2000))),
-    guest("pause frame", _UNKNOWN, _typed(0x8808, "01:80:c2:00:00:01")),
-    guest("PPPoE", _UNKNOWN, _typed(0x8863), _typed(0x8864)),
+    guest("QinQ by an old ethertype", _TYPES, *(_typed(eth_type) for eth_type in (0x9100, 0x9200, 0x9300))),
+    guest("MPLS", _TYPES, *(eth(type=eth_type) / MPLS(label=16, ttl=9) / _PING for eth_type in (0x8847, 0x8848))),
+    guest("LLDP", _TYPES, *(eth(f"01:80:c2:00:00:{last}", type=0x88CC) / lldp(WEB.mac) for last in ("0e", "03", "00"))),
+    guest("STP", _TYPES, _llc("01:80:c2:00:00:00", LLC() / STP()), _llc("01:00:0c:cc:cc:cd", LLC() / SNAP() / STP())),
+    guest("LACP", _TYPES, eth("01:80:c2:00:00:02", type=0x8809) / SlowProtocol(subtype=1) / LACP()),
+    guest("802.1X", _TYPES, eth("01:80:c2:00:00:03", type=0x888E) / EAPOL() / EAP(code=2)),
+    guest("CDP", _TYPES, _llc("01:00:0c:cc:cc:cc", LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP(OUI=0xC, code=0x2000))),
+    guest("pause frame", _TYPES, _typed(0x8808, "01:80:c2:00:00:01")),
+    guest("PPPoE", _TYPES, _typed(0x8863), _typed(0x8864)),
     guest(
         "unknown ethertypes",
-        _UNKNOWN,
+        _TYPES,
         # RARP, 802.1X pre-authentication, MACsec, PTP, EtherCAT, FCoE, NSH, TEB, loopback, IPX, experiments
         *map(_typed, (0x8035, 0x88C7, 0x88E5, 0x88F7, 0x88A4, 0x8906, 0x894F, 0x6558, 0x9000)),
         *map(_typed, (0x8137, 0x88B5, 0x1234, 0x0600, 0xFFFF)),
     ),
-    guest("length instead of an ethertype", _UNKNOWN, _typed(0), _typed(46), _typed(0x05DC)),
-    guest("IPv4 in LLC/SNAP", delivered("db"), _llc(DB.mac, LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP() / _PING)),
+    guest("length instead of an ethertype", _TYPES, _typed(0), _typed(46), _typed(0x05DC)),
+    guest("IPv4 in LLC/SNAP", _TYPES, _llc(DB.mac, LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP() / _PING)),
     guest(
         "spoofed IP in LLC/SNAP",
-        _SPOOFED_IP,
+        _TYPES,
         _llc(DB.mac, LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP() / ip(NEAR.ip) / ECHO_REPLY),
     ),
 ]
@@ -117,7 +114,7 @@ SHAPES: Final = [
         *(bytes(eth(type=0x0800)) + rest for rest in (b"", b"\x45", bytes(_PING)[:19], b"\x44" + bytes(_PING)[1:])),
     ),
     guest("runts of ARP", _SPOOFED_ARP, *(bytes(eth(type=0x0806)) + rest for rest in (b"", bytes(ARP())[:27]))),
-    guest("runts of other types", _UNKNOWN, *(bytes(eth(type=eth_type)) for eth_type in (0x8847, 0x0000))),
+    guest("runts of other types", _TYPES, *(bytes(eth(type=eth_type)) for eth_type in (0x8847, 0x0000))),
     guest(
         "lengths that lie",
         _SPOOFED_IP,
@@ -138,5 +135,5 @@ TUNNELS: Final = [
         eth() / ip() / IP(src=NEAR.ip, dst=DB.ip) / ECHO_REPLY,
     ),
     guest("IP in GRE", delivered("db"), eth() / ip() / GRE() / IP(src=NEAR.ip, dst=DB.ip) / ECHO_REPLY),
-    guest("Ethernet in Ethernet", _UNKNOWN, eth(type=0x6558) / Ether(src=DB.mac, dst=WEB.mac) / _PING),
+    guest("Ethernet in Ethernet", _TYPES, eth(type=0x6558) / Ether(src=DB.mac, dst=WEB.mac) / _PING),
 ]

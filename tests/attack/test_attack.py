@@ -16,6 +16,7 @@ from tests.attack.case import Case, at_guest
 from tests.attack.cases import CASES
 from tests.attack.judge import Judge
 from tests.attack.world import World
+from topo import port_filter
 
 NAMED = {case.name: case for case in CASES}
 COOKIE = "0xa77ac4"
@@ -44,6 +45,11 @@ def add_flow(host: str, bridge: str, flow: str) -> Callable[[World], None]:
     return add
 
 
+def unfiltered(world: World) -> None:
+    """The attacker's port without the filter ahead of it."""
+    world.lab.host("host-a").run(["ip", "link", "set", "dev", "web", "xdp", "off"])
+
+
 SABOTAGE: dict[str, tuple[str, Callable[[World], None], list[str]]] = {
     "a guest on the same host sees it": (
         "spoofed MAC",
@@ -61,9 +67,14 @@ SABOTAGE: dict[str, tuple[str, Callable[[World], None], list[str]]] = {
         ["host-a, br-nic: 2 counted as no_mapping, not 3", "host-a uplink out: seen", "host-b uplink in: seen"],
     ),
     "it is dropped and not counted": (
+        "ARP reply",
+        add_flow("host-a", "br-guest", "in_port=web,arp,arp_op=2,actions=drop"),
+        ["host-a, br-guest: 0 counted as arp_not_request, not 2"],
+    ),
+    "the filter is not there": (
         "LLDP",
-        add_flow("host-a", "br-guest", "in_port=web,dl_type=0x88cc,actions=drop"),
-        ["host-a, br-guest: 0 counted as unknown_ethertype, not 3"],
+        unfiltered,
+        ["host-a, br-guest: 3 counted as unknown_ethertype, not 0", "counters of Open vSwitch and kernel"],
     ),
     "it reaches the host itself": (
         "plain UDP to the VTEP",
@@ -85,6 +96,8 @@ def test_what_goes_wrong_is_noticed(world: World, what: str, monkeypatch: pytest
         for host in world.lab.hosts.values():
             for bridge in ("br-guest", "br-nic"):
                 host.ofctl("del-flows", bridge, f"cookie={COOKIE}/-1")
+        port_filter.attach(world.lab.host("host-a").namespace, "web")
+        world.settled = None
     for beginning in said:
         assert any(problem.startswith(beginning) for problem in found), found
 

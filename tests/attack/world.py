@@ -19,7 +19,7 @@ from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC, reasons
 from tests.attack import background
 from tests.attack.case import ATTACKED, ATTACKER, Case, Counted
 from tests.attack.setting import CONTROL, CONTROL_OF, GUESTS, HOSTS, NEIGHBOUR, NEIGHBOUR_MAC
-from topo import netns
+from topo import netns, port_filter
 from topo.capture import Capture, Direction, send
 from topo.demo_look import mac_of
 from topo.guest import PORT, Guest
@@ -147,6 +147,9 @@ class World:
                 yield name, int(total)
         devices = {guest.spec.device for guest in self.lab.guests.values() if guest.host is host}
         links = json.loads(host.run(["ip", "-s", "-j", "link", "show"]))
+        for device in devices:
+            for what, total in port_filter.refused(host.namespace, device).items():
+                yield f"filter {device} {what}", total
         yield "rx_dropped", sum(link["stats64"]["rx"]["dropped"] for link in links if link["ifname"] in devices)
 
     def _add_neighbour(self) -> None:

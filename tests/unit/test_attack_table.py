@@ -24,7 +24,8 @@ def rows(first: str) -> list[list[str]]:
 def fate(case: Case) -> str:
     """As the table says it."""
     bridges = [bridge for _, bridge, reason in case.fate.counted if reason.label == case.fate.word]
-    said = f"{bridges[0]}, `{case.fate.word}`" if bridges else f"`{case.fate.word}`"
+    by = [*bridges, *("filter" for _, name in case.fate.noticed if name.startswith("filter "))]
+    said = f"{by[0]}, `{case.fate.word}`" if by else f"`{case.fate.word}`"
     return f"{said}, *not yet*" if case.not_yet else said
 
 
