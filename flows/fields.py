@@ -80,6 +80,8 @@ IP_SRC: Final = Field("nw_src", "ipv4_src", 32, _ipv4)
 IP_DST: Final = Field("nw_dst", "ipv4_dst", 32, _ipv4)
 IPV6_SRC: Final = Field("ipv6_src", "ipv6_src", 128, _ipv6)
 IPV6_DST: Final = Field("ipv6_dst", "ipv6_dst", 128, _ipv6)
+IP_FRAG: Final = Field("ip_frag", "ip_frag", 8, hex)
+TUN_FLAGS: Final = Field("tun_flags", "tun_flags", 16, hex)
 HOP_LIMIT: Final = Field("nw_ttl", "nw_ttl", 8, str)
 UDP_SRC: Final = Field("udp_src", "udp_src", 16, str)
 UDP_DST: Final = Field("udp_dst", "udp_dst", 16, str)
@@ -111,6 +113,11 @@ UNTAGGED: Final = 0
 """VLAN value of a frame without a tag (OFPVID_NONE)."""
 TAGGED: Final = 0x1000
 """VLAN bit that every tagged frame has (OFPVID_PRESENT), as value and mask."""
+
+WHOLE: Final = 0, 3
+"""IP fragment bits of a packet that is none, as value and mask."""
+OAM: Final = 1, 1
+"""Tunnel flag of Geneve's operations packets (RFC 8926, 3.4), as value and mask."""
 
 
 class EthType(enum.IntEnum):

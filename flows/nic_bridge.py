@@ -10,12 +10,12 @@ from collections.abc import Mapping as MappingABC
 from typing import Final
 
 from flows import drops, nic_substrate
-from flows.fields import ETH_DST, ETH_TYPE, FAMILIES, IN_PORT, TAGGED, TUN_ID, UNTAGGED, VLAN, mac
+from flows.fields import ETH_DST, ETH_TYPE, FAMILIES, IN_PORT, OAM, TAGGED, TUN_FLAGS, TUN_ID, UNTAGGED, VLAN, mac
 from flows.flow import Action, FieldMatch, Flow, Goto, Output, SetField, drop, flow
 from flows.meter import Meter
 from flows.pipeline import BR_NIC, TABLES, Reason
 from flows.ports import TUNNEL, nic_patch
-from flows.priority import OWN, PASS, TAG
+from flows.priority import LINK, OWN, PASS, TAG
 from flows.view import Location
 from mapping.model import Host, Port, Vpc
 
@@ -34,6 +34,7 @@ def of_host(host: Host) -> Iterator[Flow]:
     tunnel = TUNNEL[host.encap]
     yield flow(CLASSIFY, TAG, {VLAN: (TAGGED, TAGGED)}, drop(Reason.VLAN_TAGGED))
     yield flow(CLASSIFY, OWN, {IN_PORT: tunnel, TUN_ID: PROBE_VNI}, drop(Reason.NEIGHBOUR_PROBE))
+    yield flow(CLASSIFY, LINK, {IN_PORT: tunnel, TUN_FLAGS: OAM}, drop(Reason.TUNNEL_CONTROL))
     yield flow(CLASSIFY, PASS, {IN_PORT: tunnel, VLAN: UNTAGGED}, [Goto(SOURCE_GUARD.name)])
     yield from nic_substrate.of_host(host)
 

@@ -20,6 +20,7 @@ from flows.fields import (
     ICMPV6_CODE,
     ICMPV6_TYPE,
     IN_PORT,
+    IP_FRAG,
     IP_PROTO,
     IPV6_DST,
     IPV6_SRC,
@@ -27,6 +28,7 @@ from flows.fields import (
     UDP_DST,
     UNTAGGED,
     VLAN,
+    WHOLE,
     EthType,
     Icmpv6,
     IpProto,
@@ -52,17 +54,22 @@ def of_host(host: Host) -> Iterator[Flow]:
     yield from _arp(int(host.vtep_ip)) if isinstance(host.vtep_ip, IPv4Address) else _nd(int(host.vtep_ip))
     outer = FAMILIES[host.vtep_ip.version]
     to_us: FieldMatch = {IN_PORT: UPLINK, VLAN: UNTAGGED, ETH_TYPE: outer.eth_type, outer.dst: int(host.vtep_ip)}
-    yield flow(CLASSIFY, NAMED_MISS, {**to_us, **OUTER[host.encap]}, drop(Reason.UNKNOWN_VTEP))
+    yield flow(CLASSIFY, NAMED_MISS, {**to_us, **OUTER[host.encap], IP_FRAG: WHOLE}, drop(Reason.UNKNOWN_VTEP))
     yield flow(CLASSIFY, VAGUE_MISS, {IN_PORT: UPLINK}, drop(Reason.NOT_TUNNEL))
     yield flow(CLASSIFY, VAGUE_MISS, {IN_PORT: LOCAL}, drop(Reason.LOCAL_NOT_TUNNEL))
 
 
 def of_peer(host: Host, peer: Host) -> Iterator[Flow]:
-    """Tunnel packets to a peer go in the encapsulation that the peer wants, those from it come in our own."""
+    """Tunnel packets to a peer go in the encapsulation that the peer wants, those from it come in our own.
+
+    They come whole: Open vSwitch takes no header off a fragment, and would hand it to the host's kernel.
+    """
     outer = FAMILIES[host.vtep_ip.version]
     for in_port, source, target, out_port in ((LOCAL, host, peer, UPLINK), (UPLINK, peer, host, LOCAL)):
         match: FieldMatch = {IN_PORT: in_port, VLAN: UNTAGGED, ETH_TYPE: outer.eth_type}
         match |= {outer.src: int(source.vtep_ip), outer.dst: int(target.vtep_ip), **OUTER[target.encap]}
+        if in_port == UPLINK:
+            match[IP_FRAG] = WHOLE
         yield flow(CLASSIFY, PASS, match, [Output(out_port)])
 
 

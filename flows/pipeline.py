@@ -31,6 +31,7 @@ from flows.fields import (
     ICMPV6_TYPE,
     IN_PORT,
     IP_DST,
+    IP_FRAG,
     IP_PROTO,
     IP_SRC,
     IPV6_DST,
@@ -40,6 +41,7 @@ from flows.fields import (
     ND_TARGET,
     REASON,
     ROUTER,
+    TUN_FLAGS,
     TUN_ID,
     TUN_IPV6_SRC,
     TUN_SRC,
@@ -87,6 +89,7 @@ class Reason(enum.Enum):
     )
     DHCP_POSED = 27, "somebody posed as a DHCP server to a guest: what a server sends comes from the controller alone"
     LINK_ONLY = 28, "what never leaves a link came for a guest from another one: neighbour discovery and the like"
+    TUNNEL_CONTROL = 29, "a tunnel packet for the tunnel's own operation (Geneve OAM), which no host of ours sends"
 
     @property
     def number(self) -> int:
@@ -209,9 +212,11 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
 
 NIC_TABLES: Final = _bridge(BR_NIC,
     ("CLASSIFY", "From a guest: into its VPC. From the tunnel: to be checked. Uplink and VTEP: tunnels, ARP, ND only.",
-     {IN_PORT, VLAN, *ND, IP_SRC, IP_DST, IPV6_SRC, IPV6_DST, HOP_LIMIT, UDP_DST, ARP_SPA, ARP_TPA, ND_TARGET, TUN_ID},
+     {IN_PORT, VLAN, *ND, IP_SRC, IP_DST, IPV6_SRC, IPV6_DST, IP_FRAG, HOP_LIMIT, UDP_DST, ARP_SPA, ARP_TPA, ND_TARGET,
+      TUN_ID, TUN_FLAGS},
      {"PUSH", "SOURCE_GUARD"}, True,
-     R.UNKNOWN_PORT, {R.VLAN_TAGGED, R.NOT_TUNNEL, R.UNKNOWN_VTEP, R.NEIGHBOUR_PROBE, R.LOCAL_NOT_TUNNEL}),
+     R.UNKNOWN_PORT, {R.VLAN_TAGGED, R.NOT_TUNNEL, R.UNKNOWN_VTEP, R.NEIGHBOUR_PROBE, R.LOCAL_NOT_TUNNEL,
+                      R.TUNNEL_CONTROL}),
     ("PUSH", "Map the inner destination; push the outer header towards its host, or hand over to a port of this one.",
      {TUN_ID, ETH_TYPE, IP_DST, IPV6_DST}, set(), True,
      R.NO_MAPPING, {R.VTEP_MISMATCH}),

@@ -113,15 +113,13 @@ OUTER: Final = [
     neighbour("first fragments of outer packets", _NOT_TUNNEL, bare(flags="MF") / header(Encap.GENEVE) / _PING),
     neighbour(
         "later fragments of outer GRE packets",
-        to_local("host-c"),
+        from_wire(Reason.NOT_TUNNEL, "host-c"),
         *(bare(A, C, proto=47, frag=frag, flags="MF") / header(Encap.GRE) / inner(WEB, LOG) for frag in (4, 32)),
-        not_yet=True,
     ),
     neighbour(
         "first fragments of outer GRE packets",
-        to_local("host-c"),
+        from_wire(Reason.NOT_TUNNEL, "host-c"),
         bare(A, C, flags="MF") / header(Encap.GRE) / inner(WEB, LOG),
-        not_yet=True,
     ),
     neighbour(
         "for another MAC",
@@ -263,7 +261,7 @@ HEADERS: Final = [
         _geneve(options=[GeneveOptions(classid=0x102, type=0x80, data=bytes(4))], critical=1),
         not_yet=True,
     ),
-    neighbour("Geneve OAM", popped("db"), _geneve(oam=1), not_yet=True),
+    neighbour("Geneve OAM", from_wire(Reason.TUNNEL_CONTROL), _geneve(oam=1)),
     neighbour("Geneve of another version", not_popped(), _geneve(version=1)),
     neighbour("Geneve without Ethernet in it", not_popped(), _geneve(proto=0x0800)),
     neighbour("Geneve whose options end nowhere", not_popped(), _geneve(optionlen=63)),
