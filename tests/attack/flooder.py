@@ -1,4 +1,4 @@
-"""A guest's program: `INTERFACE SECONDS`. It sends random headers as fast as it can, and then says how many frames.
+"""A guest's program: `INTERFACE STORM`. It sends random headers as fast as it can, and then says how many frames.
 
 A program of its own, so that it takes a processor of its own, as a guest does.
 """
@@ -15,18 +15,19 @@ import threading
 import time
 from typing import Final
 
-from tests.attack.floods import FLOODS
+from tests.attack.floods import STORMS
 
 _POOL_BYTES: Final = 1 << 20
+_MOST_SECONDS: Final = 600
 _IN_A_ROW: Final = 64
 
 
-def main(interface: str, seconds: float) -> int:
-    """Each kind of `FLOODS` in turn, no two frames alike, until the time is over or the program is told to end."""
-    kinds = [(bytearray(flood.blank()), flood.spans) for flood in FLOODS]
+def main(interface: str, storm: str) -> int:
+    """Each kind of flood in turn, no two frames alike, until it is told to end, and ten minutes at most."""
+    kinds = [(bytearray(flood.blank()), flood.spans) for flood in STORMS[storm]]
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
-    sent, end = 0, time.monotonic() + seconds
+    sent, end = 0, time.monotonic() + _MOST_SECONDS
     pool, at = random.randbytes(_POOL_BYTES), 0
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
         sender.bind((interface, 0))
@@ -49,4 +50,4 @@ def main(interface: str, seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(str(main(sys.argv[1], float(sys.argv[2]))))
+    sys.stdout.write(str(main(sys.argv[1], sys.argv[2])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -109,3 +110,9 @@ FLOODS = [
     Flood("everything after the source MAC", eth(type=0x0800) / Raw(bytes(60)), ((0, 6), (12, 74))),
     Flood("everything", eth(type=0x0800) / Raw(bytes(60)), ((0, 74),)),
 ]
+_FILTERED: Final = re.compile(r"ARP|solicitation|type|VLAN|protocol|everything")
+STORMS: Final = {
+    "of every kind": FLOODS,
+    "that the filter lets on": [flood for flood in FLOODS if not _FILTERED.search(flood.name)],
+}
+"""What a guest floods with at full speed: the second is worse for the switch, which has each frame to refuse."""

@@ -25,6 +25,7 @@ import pytest
 from bench.client import Client, Counter, update
 from mapping import schema
 from tests.attack.case import ATTACKER
+from tests.attack.floods import STORMS
 from tests.attack.setting import GUESTS, MAPPING
 from tests.attack.test_flood import mask
 from tests.conftest import Figure
@@ -67,10 +68,10 @@ class Storm:
         self._applied = Counter(client, "Host", "applied_seq", HOST)
         self._change(200)
 
-    def turn(self, interface: str) -> Turn:
+    def turn(self, interface: str, storm: str) -> Turn:
         """The attacker sends out of the interface, as fast as it can."""
         turn = Turn()
-        with self._flooding(interface, turn), self._watched(turn):
+        with self._flooding(interface, storm, turn), self._watched(turn):
             turn.mbits = self._tcp()
             turn.changes = self.changes()
         return turn
@@ -86,9 +87,9 @@ class Storm:
         return time.monotonic() - started
 
     @contextlib.contextmanager
-    def _flooding(self, interface: str, turn: Turn) -> Iterator[None]:
+    def _flooding(self, interface: str, storm: str, turn: Turn) -> Iterator[None]:
         guest = self.lab.guest(ATTACKER)
-        flooder = guest.popen([sys.executable, "-m", "tests.attack.flooder", interface, str(600)])
+        flooder = guest.popen([sys.executable, "-m", "tests.attack.flooder", interface, storm])
         with flooder:
             try:
                 assert flooder.stdout
@@ -149,14 +150,15 @@ def storm(tmp_path: Path) -> Iterator[Storm]:
             yield Storm(lab, client)
 
 
-def test_a_storm_of_random_headers_harms_nobody_else(storm: Storm, figure: Figure) -> None:
+@pytest.mark.parametrize("kind", STORMS)
+def test_a_storm_of_random_headers_harms_nobody_else(storm: Storm, kind: str, figure: Figure) -> None:
     connections = _connections(storm.host)
     before = port_filter.refused(storm.host.namespace, ATTACKER)
     idle = storm.changes()
     nothing, flood = [], []
     for _ in range(TURNS):
-        nothing.append(storm.turn(NOWHERE))
-        flood.append(storm.turn(PORT))
+        nothing.append(storm.turn(NOWHERE, kind))
+        flood.append(storm.turn(PORT, kind))
     refused = {
         what: count - before[what] for what, count in port_filter.refused(storm.host.namespace, ATTACKER).items()
     }
