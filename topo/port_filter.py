@@ -9,6 +9,8 @@ before it can refuse it. What a guest may vary without limit, or must not send w
   else with that of all.
 - *ARP and neighbour discovery* have a rate: they are answered packet by packet, with a cached flow for each target.
 - *IP protocols* have a rate at which new ones may come, because Open vSwitch looks at the number whole.
+- *Pairs of addresses*, with source MAC and protocol, have a rate at which new ones may come: a guest talks to many, but
+  a flood of random ones is met here rather than frame by frame in Open vSwitch.
 - *All frames* have a rate.
 - *What hides in fragments* ends here: neighbour discovery (RFC 6980), a DHCP server's UDP port, headers after a
   fragment header; Open vSwitch shows neither ports nor types of any fragment.
@@ -16,6 +18,7 @@ before it can refuse it. What a guest may vary without limit, or must not send w
 
 from __future__ import annotations
 
+import secrets
 import socket
 from typing import Final
 
@@ -27,6 +30,10 @@ PROTOCOLS_PER_SECOND: Final = 1
 PROTOCOLS_AT_ONCE: Final = 16
 PROTOCOL_SECONDS: Final = 10
 """For so long after its last packet a protocol is no new one."""
+PAIRS_PER_SECOND: Final = 5000
+PAIRS_AT_ONCE: Final = 5000
+PAIRS: Final = 4096
+"""So many pairs, or fewer where two fall together, are known at a time."""
 FRAMES_PER_SECOND: Final = 100_000
 FRAMES_AT_ONCE: Final = 10_000
 
@@ -35,15 +42,23 @@ REFUSED: Final = {
     "hidden": "neighbour discovery, or a DHCP server, hidden in fragments; or more IPv6 headers than are looked past",
     "neighbours": "more ARP and neighbour discovery than the port may send",
     "protocols": "more IP protocols that are new than the port may use",
+    "pairs": "more pairs of addresses that are new than the port may use",
     "frames": "more frames than the port may send",
 }
 """What it counts."""
 
-_CLOCKS: Final = {"neighbours": 0, "protocols": 8, "frames": 16}
+_CLOCKS: Final = {"neighbours": 0, "protocols": 8, "pairs": 16, "frames": 24}
 _COUNTERS: Final = {name: 8 * (len(_CLOCKS) + number) for number, name in enumerate(REFUSED)}
 _SEEN: Final = 8 * (len(_CLOCKS) + len(REFUSED))
 """Where in the map's entry what is: of each protocol, at _SEEN, when its last packet came."""
-_VALUES: Final = len(_CLOCKS) + len(REFUSED) + 256
+_KNOWN: Final = _SEEN + 8 * 256
+"""After these: of each pair of addresses that is known, a sum that tells it from others."""
+_VALUES: Final = _KNOWN // 8 + PAIRS
+_SUMMED: Final = {
+    "ipv4": ((4, 6), (2, 10), (4, 26), (4, 30)),
+    "ipv6": ((4, 6), (2, 10), *((8, at) for at in range(22, 54, 8))),
+}
+"""Bytes that make a pair of addresses, where they are in the frame: source MAC, source and destination."""
 _SECOND: Final = 1_000_000_000
 _HEADERS: Final = 6
 """IPv6 headers that are looked past."""
@@ -103,6 +118,7 @@ def program() -> str:
     {_rate("neighbours", NEIGHBOURS_PER_SECOND, NEIGHBOURS_AT_ONCE)}
     goto any
     protocol:
+    *(u64)(r10 + -16) = r2
     r6 = r2
     r6 <<= 3
     r6 += r7
@@ -115,6 +131,7 @@ def program() -> str:
     {_rate("protocols", PROTOCOLS_PER_SECOND, PROTOCOLS_AT_ONCE)}
     known:
     *(u64)(r6 + {_SEEN}) = r0
+    {_pairs()}
     other:
     r1 = -1
     *(u32)(r8 + 0) = r1
@@ -136,7 +153,7 @@ def _ipv4() -> str:
     ipv4:
     r1 = r8
     r1 += 34
-    if r1 > r9 goto other
+    if r1 > r9 goto short
     r2 = *(u8)(r8 + 23)
     r3 = *(u16)(r8 + 20)
     if r3 & {socket.htons(0x1FFF)} goto protocol
@@ -161,7 +178,7 @@ def _ipv6() -> str:
     ipv6:
     r1 = r8
     r1 += 54
-    if r1 > r9 goto other
+    if r1 > r9 goto short
     r2 = *(u8)(r8 + 20)
     r5 = 0
     {steps}
@@ -238,6 +255,54 @@ def _header(step: int) -> str:
     """
 
 
+def _pairs() -> str:
+    """r6 a sum of what makes a pair, with numbers that only this program knows: none can be made to equal another."""
+    sums = {name: "".join(_add(bytes_, at) for bytes_, at in parts) for name, parts in _SUMMED.items()}
+    return f"""
+    r6 = *(u64)(r10 + -16)
+    r6 *= {_secret()}
+    r1 = *(u16)(r8 + 12)
+    if r1 == {socket.htons(0x86DD)} goto pair6
+    r1 = r8
+    r1 += 34
+    if r1 > r9 goto short
+    {sums["ipv4"]}
+    goto summed
+    pair6:
+    r1 = r8
+    r1 += 54
+    if r1 > r9 goto short
+    {sums["ipv6"]}
+    summed:
+    r1 = r6
+    r1 >>= {64 - (PAIRS - 1).bit_length()}
+    r1 <<= 3
+    r1 += r7
+    r2 = *(u64)(r1 + {_KNOWN})
+    if r2 == r6 goto other
+    *(u64)(r10 + -16) = r1
+    {_rate("pairs", PAIRS_PER_SECOND, PAIRS_AT_ONCE)}
+    r1 = *(u64)(r10 + -16)
+    *(u64)(r1 + {_KNOWN}) = r6
+    goto other
+    short:
+    {_rate("pairs", PAIRS_PER_SECOND, PAIRS_AT_ONCE, "short")}
+    """
+
+
+def _add(size: int, at: int) -> str:
+    return f"""
+    r1 = *(u{8 * size})(r8 + {at})
+    r1 *= {_secret()}
+    r6 += r1
+    """
+
+
+def _secret() -> int:
+    """An odd number of 31 bits."""
+    return secrets.randbits(31) | 1 << 30 | 1
+
+
 def _udp(server: int) -> str:
     """r1 the UDP header of a first fragment."""
     return f"""
@@ -250,7 +315,7 @@ def _udp(server: int) -> str:
     """
 
 
-def _rate(name: str, per_second: int, at_once: int) -> str:
+def _rate(name: str, per_second: int, at_once: int, where: str = "") -> str:
     """A clock that each frame sets on by its share of a second, and that may not run ahead of the time.
 
     It lags behind by no more than what may come at once. Two processors that read it at the same moment set it on once:
@@ -264,9 +329,9 @@ def _rate(name: str, per_second: int, at_once: int) -> str:
     r2 *= {at_once}
     r3 = r0
     r3 -= r2
-    if r1 >= r3 goto running_{name}
+    if r1 >= r3 goto running_{name}{where}
     r1 = r3
-    running_{name}:
+    running_{name}{where}:
     if r1 > r0 goto {name}
     r1 += {cost}
     *(u64)(r7 + {clock}) = r1

@@ -110,9 +110,10 @@ FLOODS = [
     Flood("everything after the source MAC", eth(type=0x0800) / Raw(bytes(60)), ((0, 6), (12, 74))),
     Flood("everything", eth(type=0x0800) / Raw(bytes(60)), ((0, 74),)),
 ]
-_FILTERED: Final = re.compile(r"ARP|solicitation|type|VLAN|protocol|everything")
+_FILTERED: Final = re.compile(r"ARP|solicitation|advertisement|type|VLAN|protocol|everything")
 STORMS: Final = {
     "of every kind": FLOODS,
-    "that the filter lets on": [flood for flood in FLOODS if not _FILTERED.search(flood.name)],
+    "of addresses": [flood for flood in FLOODS if not flood.seen and not _FILTERED.search(flood.name)],
+    "that is delivered": [flood for flood in FLOODS if flood.seen == TO_DB],
 }
-"""What a guest floods with at full speed: the second is worse for the switch, which has each frame to refuse."""
+"""What a guest floods with at full speed. The last is what it may do: send to another, and as fast as its port may."""
