@@ -31,10 +31,6 @@ CONTROLLER: Final = (
     "inactivity_probe=5000",
 )
 
-MAX_IDLE: Final = 3000
-"""Milliseconds until the datapath forgets a flow that nothing uses. What a guest may make it learn each second
-(`topo.port_filter`) times these seconds is what it can fill of its cache."""
-
 
 @dataclass(frozen=True, slots=True)
 class HostBridges:
@@ -69,7 +65,6 @@ def build_commands(host: HostBridges, existing: Existing | None = None) -> list[
     """The arguments of the one ovs-vsctl that makes the three bridges what `host` says."""
     existing = existing or Existing()
     commands = [
-        ["set", "Open_vSwitch", ".", f"other-config:max-idle={MAX_IDLE}"],
         *_openflow_bridge(BR_GUEST, host.guest_datapath, host, existing),
         *_openflow_bridge(BR_NIC, host.nic_datapath, host, existing),
         *_port(BR_NIC, host.uplink, f"ofport_request={UPLINK}"),

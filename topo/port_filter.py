@@ -24,7 +24,8 @@ from typing import Final
 
 from topo import bpf
 
-NEIGHBOURS_PER_SECOND: Final = 40
+NEIGHBOURS_PER_SECOND: Final = 20
+"""Open vSwitch forgets a flow that nothing has used for 10 s: times these, it is what a guest can have it learn."""
 NEIGHBOURS_AT_ONCE: Final = 80
 PROTOCOLS_PER_SECOND: Final = 1
 PROTOCOLS_AT_ONCE: Final = 16

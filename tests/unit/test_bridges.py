@@ -25,7 +25,6 @@ HOST = HostBridges(
 )
 
 FRESH = """
-set Open_vSwitch . other-config:max-idle=3000
 --may-exist add-br br-guest
 set Bridge br-guest datapath_type=netdev fail_mode=secure protocols=OpenFlow15 \
 other-config:datapath-id=00000067c0000201 other-config:disable-in-band=true
