@@ -8,9 +8,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Ordinary users of Debian do not have the folders of system programs on their path.
 os.environ["PATH"] += ":/usr/sbin:/sbin"
+
+# How long a machine takes decides no test.
+settings.register_profile("lockgate", deadline=None)
+settings.load_profile("lockgate")
 
 Figure = Callable[[str, object, str], None]
 FIGURES = pytest.StashKey[list[str]]()
