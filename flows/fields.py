@@ -118,6 +118,8 @@ WHOLE: Final = 0, 3
 """IP fragment bits of a packet that is none, as value and mask."""
 OAM: Final = 1, 1
 """Tunnel flag of Geneve's operations packets (RFC 8926, 3.4), as value and mask."""
+WORDS: Final = {(IP_FRAG, *WHOLE): "no", (TUN_FLAGS, *OAM): "+oam"}
+"""Field, value and mask -> the word by which ovs-ofctl reads and writes it."""
 
 
 class EthType(enum.IntEnum):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, NamedTuple
 
-from flows.fields import REASON, Field, port
+from flows.fields import REASON, WORDS, Field, port
 from flows.pipeline import TABLES, Reason, Table
 
 COOKIE_MARK: Final = 0x10C6
@@ -29,6 +29,8 @@ class Match(NamedTuple):
     mask: int
 
     def __str__(self) -> str:
+        if word := WORDS.get((self.field, self.value, self.mask)):
+            return f"{self.field.name}={word}"
         text = f"{self.field.name}={self.field.notation(self.value)}"
         return text if self.mask == self.field.ones else f"{text}/{self.field.notation(self.mask)}"
 

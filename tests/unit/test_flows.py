@@ -105,7 +105,7 @@ def test_a_host_is_sent_to_in_the_encapsulation_that_it_wants(encap: Encap, tunn
     assert any(line.endswith(f"tun_dst,output:{tunnel}") for line in lines(BR_NIC, world, HOST_A, "PUSH"))
     here = "in_port={},vlan_vid=0x0,eth_type=0x800,nw_src=192.0.2.{},nw_dst=192.0.2.{},{} actions=output:{}"
     assert "priority=100," + here.format("LOCAL", 1, 2, outer, 1) in lines(BR_NIC, world, HOST_A, "CLASSIFY")
-    assert "priority=100," + here.format(1, 1, 2, f"{outer},ip_frag=0x0/0x3", "LOCAL") in lines(
+    assert "priority=100," + here.format(1, 1, 2, f"{outer},ip_frag=no", "LOCAL") in lines(
         BR_NIC, world, there, "CLASSIFY"
     )
 
@@ -123,9 +123,9 @@ def test_an_ipv6_substrate_carries_tunnels_between_known_hosts_and_neighbour_dis
     ours = [line for line in lines(BR_NIC, TWO_HOSTS6, HOST_A6, "CLASSIFY") if "eth_type" in line]
     nd = "vlan_vid=0x0,eth_type=0x86dd,nw_proto=58,nw_ttl=255,icmpv6_type={},icmpv6_code=0"
     udp = "vlan_vid=0x0,eth_type=0x86dd,ipv6_src=2001:db8::{},ipv6_dst=2001:db8::{},nw_proto=17,udp_dst={}"
-    unknown = "vlan_vid=0x0,eth_type=0x86dd,ipv6_dst=2001:db8::1,nw_proto=17,udp_dst=4789,ip_frag=0x0/0x3"
+    unknown = "vlan_vid=0x0,eth_type=0x86dd,ipv6_dst=2001:db8::1,nw_proto=17,udp_dst=4789,ip_frag=no"
     assert ours == [
-        f"priority=100,in_port=1,{udp.format(2, 1, 4789)},ip_frag=0x0/0x3 actions=output:LOCAL",
+        f"priority=100,in_port=1,{udp.format(2, 1, 4789)},ip_frag=no actions=output:LOCAL",
         f"priority=100,in_port=LOCAL,{udp.format(1, 2, 6081)} actions=output:1",
         f"priority=20,in_port=1,{unknown} actions=set_field:0xc->reg1,goto_table:DROP",
         f"priority=90,in_port=1,{nd.format(135)},nd_target=2001:db8::1 actions=output:LOCAL",
