@@ -25,7 +25,7 @@ from bench import busy, fanout, growth, load, ovn, plots, throughput, working_se
 from bench.process import find
 from bench.results import Row, table, write
 from bench.run import FULL, QUICK, BenchError, Run
-from mapping.writer import MappingError
+from mapping.errors import MappingError
 from topo.netns import CommandError
 from topo.spec import LabError
 

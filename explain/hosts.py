@@ -18,7 +18,7 @@ from typing import Final
 from explain import ofproto
 from explain.ofproto import Difference, Step
 from flows.meter import Meters
-from mapping.writer import MappingError
+from mapping.errors import MappingError
 
 DEFAULT_VIA: Final = "ssh {host}"
 

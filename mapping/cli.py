@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 
 from explain import cli as cli_explain
-from mapping import cli_apply, cli_port, cli_rows, cli_status
+from mapping import cli_apply, cli_pki, cli_port, cli_rows, cli_status
 from mapping.cli_common import RefusedError, Settings, print_json
+from mapping.errors import MappingError
 from mapping.schema import DEFAULT_REMOTE
 from mapping.session import check_remote
-from mapping.writer import MappingError
 from topo.lab_cli import app as lab_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -51,6 +51,7 @@ cli_rows.port.command("show", epilog="Example: lockgate port show web --json")(c
 cli_rows.mapping.command("serve", epilog="Example: lockgate mapping serve --listen ptcp:6640:127.0.0.1 --file m.db")(
     cli_apply.serve
 )
+app.add_typer(cli_pki.app, name="pki")
 app.add_typer(lab_app, name="lab")
 
 

@@ -20,11 +20,12 @@ from mapping import document, plan, rows, service
 from mapping import status as state
 from mapping.cli_common import RefusedError, Settings, console, follow, print_json, settings, show_done, show_table
 from mapping.document import Document
+from mapping.errors import MappingError
 from mapping.plan import Plan
 from mapping.replica import Replica
 from mapping.rows import Tables
 from mapping.status import Confirmation
-from mapping.writer import Done, MappingError, Writer
+from mapping.writer import Done, Writer
 
 File = Annotated[Path, typer.Option("--file", "-f", help="The YAML file; - is standard input.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Delete every row that the file does not name.")]

@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mapping import plan
+from mapping.errors import MappingError
 from mapping.plan import Edit, Plan
 from mapping.replica import Replica
 from mapping.rows import Tables
 from mapping.wanted import Fault, Key, Row
-from mapping.writer import Done, MappingError, Writer, unreachable
+from mapping.writer import Done, Writer, unreachable
 
 _PATIENCE_MS: Final = 10_000
 _STYLES: Final = {"add": ("+", "green"), "change": ("~", "yellow"), "delete": ("-", "red")}

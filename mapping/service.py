@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from mapping import schema
-from mapping.writer import MappingError
+from mapping.errors import MappingError
 
 DEFAULT_FILE: Final = Path("/var/lib/lockgate/mapping.db")
 

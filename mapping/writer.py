@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 import ovs.timeval
 
 from mapping import rows, schema, wanted
+from mapping.errors import MappingError
 from mapping.model import RowId
 from mapping.plan import Operation, Plan
 from mapping.rows import Row, Tables
@@ -30,10 +31,6 @@ _ATTEMPTS: Final = 20
 _UNIQUE: Final = re.compile(r'rows in "(\w+)" table to have identical values .* for index on columns? (.*?)\.  ')
 _OLD_ROW: Final = re.compile(r"UUID ([0-9a-f-]{36}), (?:existed|had the following)")
 _REFERENCED: Final = re.compile(r"cannot delete (\w+) row ([0-9a-f-]{36}) because of (\d+) remaining")
-
-
-class MappingError(Exception):
-    """What was asked cannot be done. The text is for a person: it names the thing and the mend."""
 
 
 class ConflictError(MappingError):

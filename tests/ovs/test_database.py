@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mapping import document, plan, schema, service, wanted
+from mapping.errors import MappingError
 from mapping.plan import Operation, Plan
 from mapping.rows import Tables
 from mapping.wanted import Content
-from mapping.writer import ConflictError, MappingError, Writer
+from mapping.writer import ConflictError, Writer
 
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "two-hosts.yaml").read_text()
 

@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mapping import document, plan, schema, service
+from mapping.errors import MappingError
 from mapping.model import Snapshot
 from mapping.replica import Replica
 from mapping.session import Message
 from mapping.status import COLUMNS
-from mapping.writer import MappingError, Writer
+from mapping.writer import Writer
 from topo.ovs import end
 
 WITHIN_MS = 10_000
