@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from explain import cli as cli_explain
-from mapping import cli_apply, cli_pki, cli_port, cli_rows, cli_status
+from mapping import cli_apply, cli_mapping, cli_pki, cli_port, cli_rows, cli_status
 from mapping.cli_common import RefusedError, Settings, print_json
 from mapping.errors import MappingError
 from mapping.schema import DEFAULT_REMOTE
@@ -24,7 +24,7 @@ Database = Annotated[
     typer.Option(
         "--db",
         envvar="LOCKGATE_DB",
-        help="The mapping database, like tcp:198.51.100.1:6640 or unix:PATH; several servers are separated by commas.",
+        help="The mapping database, like ssl:198.51.100.1:6641 or unix:PATH; several servers are separated by commas.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, errors too. May also stand after the command.")]
@@ -49,7 +49,7 @@ for _name in ("vpc", "host", "port", "mapping"):
     app.add_typer(getattr(cli_rows, _name), name=_name)
 cli_rows.port.command("show", epilog="Example: lockgate port show web --json")(cli_port.show)
 cli_rows.mapping.command("serve", epilog="Example: lockgate mapping serve --listen ptcp:6640:127.0.0.1 --file m.db")(
-    cli_apply.serve
+    cli_mapping.serve
 )
 app.add_typer(cli_pki.app, name="pki")
 app.add_typer(lab_app, name="lab")

@@ -1,4 +1,4 @@
-"""`lockgate apply` and `lockgate mapping serve`."""
+"""`lockgate apply`."""
 
 # ruff: noqa: PLR0913 - a command has as many options as it needs
 
@@ -16,9 +16,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from mapping import document, plan, rows, service
+from mapping import document, plan, rows
 from mapping import status as state
-from mapping.cli_common import RefusedError, Settings, console, follow, print_json, settings, show_done, show_table
+from mapping.cli_common import RefusedError, Settings, console, follow, settings, show_done, show_table
 from mapping.document import Document
 from mapping.errors import MappingError
 from mapping.plan import Plan
@@ -32,11 +32,6 @@ Prune = Annotated[bool, typer.Option("--prune", help="Delete every row that the 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until every live host that the changes concern has them.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait with --wait.")]
-Listen = Annotated[
-    list[str] | None,
-    typer.Option(help="Where to listen, like ptcp:6640:127.0.0.1. May be repeated. The place of --db unless given."),
-]
-DatabaseFile = Annotated[Path, typer.Option("--file", help="The database's file. Made if it is not there.")]
 
 
 def apply(
@@ -181,22 +176,3 @@ def _show_confirmed(found: tuple[Confirmation, ...]) -> None:
         console().print("no host that is concerned is live: nothing to wait for")
     elif "late" not in states:
         console().print("applied by every live host that is concerned")
-
-
-def serve(context: typer.Context, listen: Listen = None, file: DatabaseFile = service.DEFAULT_FILE) -> None:
-    """Serve the mapping database in the foreground, until Ctrl-C."""
-    options = settings(context)
-    # ovsdb-server would take a relative path from a folder of its own.
-    given = [f"punix:{Path(place[6:]).absolute()}" if place.startswith("punix:") else place for place in listen or []]
-    remotes = given or [f"p{remote}" for remote in options.remotes if remote.startswith("unix:")]
-    if not remotes:
-        raise MappingError(f"nowhere to listen for {', '.join(options.remotes)}: say where with --listen")
-
-    def ready() -> None:
-        if options.json:
-            print_json({"file": str(file), "listening": remotes})
-        else:
-            out = console()
-            out.print(f"mapping database {file} at {', '.join(remotes)}; Ctrl-C ends it", markup=False, soft_wrap=True)
-
-    service.serve(file, remotes, ready)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 SCHEMA_FILE: Final = Path(__file__).with_name("mapping.ovsschema")
+FRONT_SCHEMA_FILE: Final = Path(__file__).with_name("front.ovsschema")
+"""Of the small database in which a front (`mapping.fronts`) reads where it listens, and in what role."""
 DATABASE: Final = "Lockgate_Mapping"
 
 DEFAULT_REMOTE: Final = "unix:/run/lockgate/mapping.sock"
@@ -22,6 +24,11 @@ _ZERO: Final[dict[str, Any]] = {"string": "", "integer": 0}
 def version() -> str:
     """The schema's version."""
     return str(json.loads(SCHEMA_FILE.read_text())["version"])
+
+
+def tables() -> list[str]:
+    """The names of all tables."""
+    return list(json.loads(SCHEMA_FILE.read_text())["tables"])
 
 
 @cache

@@ -2,59 +2,91 @@
 
 from __future__ import annotations
 
+import json
 import re
-import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from types import MappingProxyType
+from typing import Final
 
-from mapping import schema
+from mapping import roles, schema
 from mapping.errors import MappingError
+from mapping.fronts import ROLES, Fronts, tls_options
+from mapping.fronts import check as check_fronts
+from mapping.fronts import command as front_command
+from mapping.tls import Identity
 
 DEFAULT_FILE: Final = Path("/var/lib/lockgate/mapping.db")
 
-_REMOTE: Final = re.compile(r"punix:/.+|ptcp:([0-9]{1,5})(?::[0-9a-f.:\[\]]+)?")
+_REMOTE: Final = re.compile(r"punix:/.+|p(?:tcp|ssl):([0-9]{1,5})(?::[0-9a-f.:\[\]]+)?")
 _PATIENCE_SECONDS: Final = 10
 
 
-def start(folder: Path, remotes: Sequence[str], prefix: Sequence[str] = ()) -> None:
+def start(
+    folder: Path,
+    remotes: Sequence[str],
+    prefix: Sequence[str] = (),
+    fronts: Fronts = MappingProxyType({}),
+    identity: Identity | None = None,
+) -> None:
     """Start a server as a daemon that answers when this returns; its file, log and control socket are in `folder`.
 
     `remotes` are places to listen, as in ovsdb(7): "ptcp:6640:127.0.0.1", "punix:/run/mapping.sock". `prefix` is a
     command to run the server under, like ("ip", "netns", "exec", "control"). The file `mapping.db` is made, or taken
-    up as it is.
+    up as it is; of a cluster's member it must be there. Fronts need a unix socket among the places.
 
     Raises:
         MappingError: it cannot be started, and why.
     """
-    file, log = folder / "mapping.db", folder / "mapping.log"
+    file = folder / "mapping.db"
+    check_fronts(fronts, identity)
     prepare(file, remotes)
+    _start(folder, "mapping", [*prefix, *command(file, remotes, identity)])
+    for role, places in fronts.items():
+        assert identity is not None  # noqa: S101 - as checked
+        (core, *_) = _sockets(remotes)
+        _start(folder, role, [*prefix, *front_command(role, places, core, folder, identity)])
+
+
+def _start(folder: Path, name: str, argv: Sequence[str]) -> None:
+    log = folder / f"{name}.log"
     begin = log.stat().st_size if log.exists() else 0
-    options = (f"--pidfile={folder}/mapping.pid", f"--unixctl={folder}/mapping.ctl", f"--log-file={log}")
+    options = (f"--pidfile={folder}/{name}.pid", f"--unixctl={folder}/{name}.ctl", f"--log-file={log}")
     daemon = ("--detach", "--no-chdir", "-vconsole:off", "-vsyslog:off")
-    _run([*prefix, *command(file, remotes), *options, *daemon], f"the mapping database {file} does not start")
-    if problem := _cannot_listen(log.read_text(errors="replace")[begin:]):
+    run([*argv, *options, *daemon], f"the mapping database {folder}/{name}.db does not start")
+    if problem := cannot_listen(log.read_text(errors="replace")[begin:]):
         stop(folder)
         raise MappingError(problem)
 
 
 def stop(folder: Path) -> None:
-    """Stop the server that `start` made in this folder, and wait until it is gone. None running is no error."""
-    try:
-        _run(["ovs-appctl", "--timeout=5", "-t", f"{folder}/mapping.ctl", "exit"], "")
-    except MappingError:
-        return
-    pidfile, deadline = folder / "mapping.pid", time.monotonic() + _PATIENCE_SECONDS
-    while pidfile.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    """Stop the servers that `start` made in this folder, and wait until they are gone. None running is no error."""
+    for name in (*ROLES, "mapping"):
+        try:
+            appctl(folder, name, "exit")
+        except MappingError:
+            continue
+        pidfile, deadline = folder / f"{name}.pid", time.monotonic() + _PATIENCE_SECONDS
+        while pidfile.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
-def prepare(file: Path, remotes: Sequence[str]) -> None:
-    """Make the database's file unless it is there, and the folders that the server needs.
+def appctl(folder: Path, name: str, *words: str) -> str:
+    """Say something to a server that `start` or `serve` made: "mapping", or a front by its role.
+
+    Raises:
+        MappingError: it does not run, or refuses.
+    """
+    control = folder / f"{name}.ctl"
+    argv = ["ovs-appctl", "--timeout=5", "-t", str(control), *words]
+    return run(argv, f"no server of the mapping database is to be reached at {control}")
+
+
+def prepare(file: Path, remotes: Sequence[str], *, relay: bool = False) -> None:
+    """Make the database's file unless it is there, and the folders that the server needs. A relay needs no file.
 
     Raises:
         MappingError: the file is no database, or one with another schema; or it cannot be made.
@@ -73,10 +105,27 @@ def prepare(file: Path, remotes: Sequence[str]) -> None:
             raise MappingError(
                 f"cannot listen at punix:{path}: it is in use: choose another place, or stop what is there"
             )
+    if relay:
+        return
     if there:
         _check_schema(file)
     else:
-        _run(["ovsdb-tool", "create", str(file), str(schema.SCHEMA_FILE)], f"database {file} cannot be made")
+        create(file)
+
+
+def create(file: Path) -> None:
+    """Make a database with nothing in it but the rules of the roles.
+
+    Raises:
+        MappingError: it cannot be made.
+    """
+    new = file.with_name(f".{file.name}.new")
+    new.unlink(missing_ok=True)
+    run(["ovsdb-tool", "create", str(new), str(schema.SCHEMA_FILE)], f"database {file} cannot be made")
+    rules = json.dumps([schema.DATABASE, *roles.operations()])
+    run(["ovsdb-tool", "transact", str(new), rules], f"database {file} cannot be made")
+    new.with_name(f".{new.name}.~lock~").unlink(missing_ok=True)
+    new.replace(file)
 
 
 def _sockets(remotes: Sequence[str]) -> list[Path]:
@@ -91,12 +140,12 @@ def _sockets(remotes: Sequence[str]) -> list[Path]:
 
 
 def _check_schema(file: Path) -> None:
-    name = _run(["ovsdb-tool", "db-name", str(file)], f"{file} is no database, or cannot be read").strip()
+    name = run(["ovsdb-tool", "db-name", str(file)], f"{file} is no database, or cannot be read").strip()
     if name != schema.DATABASE:
         raise MappingError(f"{file} holds the database {name}, not {schema.DATABASE}: choose another file with --file")
     if subprocess.run(["ovsdb-tool", "db-is-standalone", str(file)], check=False, capture_output=True).returncode:
         return  # a cluster's members convert it together
-    version = _run(["ovsdb-tool", "db-version", str(file)], f"database {file} cannot be read").strip()
+    version = run(["ovsdb-tool", "db-version", str(file)], f"database {file} cannot be read").strip()
     if version != schema.version():
         raise MappingError(
             f"database {file} has schema version {version}, this program {schema.version()}: "
@@ -104,47 +153,13 @@ def _check_schema(file: Path) -> None:
         )
 
 
-def command(file: Path, remotes: Sequence[str]) -> list[str]:
-    """The server's command line, without what makes it a daemon."""
-    return ["ovsdb-server", str(file), *(f"--remote={remote}" for remote in remotes)]
-
-
-def serve(file: Path, remotes: Sequence[str], ready: Callable[[], None]) -> NoReturn:
-    """Run a server as a child until this process is interrupted or terminated, and end the child with it.
-
-    `ready` is called when the server answers. What it warns of goes to standard error.
-
-    Raises:
-        MappingError: it cannot be started, or ended by itself, and why.
-        KeyboardInterrupt: this process was interrupted, or terminated (SIGTERM).
-    """
-    prepare(file, remotes)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    argv = [*command(file, remotes), "--unixctl=none", "-vsyslog:off"]
-    # In a process group of its own, so that Ctrl-C reaches this process alone, which then ends the child in order.
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, errors="replace", process_group=0) as server:
-        try:
-            said = _watch(server.stderr or [], ready)
-        finally:
-            server.terminate()
-    raise MappingError(f"the mapping database {file} has ended: {said or f'exit status {server.returncode}'}")
-
-
-def _watch(log: Iterable[str], ready: Callable[[], None]) -> str:
-    """Follow a server's log until it ends; return why that was, as far as it is said."""
-    lines: list[str] = []
-    listens = False
-    for line in log:
-        if problem := _cannot_listen(line):
-            raise MappingError(problem)
-        if "|ovsdb_server|INFO|ovsdb-server (Open vSwitch)" in line:  # said once it listens
-            listens = True
-            ready()
-        elif "|INFO|" not in line:
-            lines = [*lines[-9:], line]
-            if listens:
-                sys.stderr.write(line)
-    return _reason("".join(lines))
+def command(
+    file: Path, remotes: Sequence[str], identity: Identity | None = None, relay: Sequence[str] = ()
+) -> list[str]:
+    """The command line of the server of a file, or of a relay, without what makes it a daemon."""
+    options = tls_options(identity, "member") if identity else []
+    served = f"relay:{schema.DATABASE}:{','.join(relay)}" if relay else str(file)
+    return ["ovsdb-server", served, *(f"--remote={remote}" for remote in remotes), *options]
 
 
 def _answers(path: Path) -> bool:
@@ -156,8 +171,8 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def _cannot_listen(log: str) -> str:
-    """Why the server does not listen everywhere it should, from its log: it goes on without."""
+def cannot_listen(log: str) -> str:
+    """Why a server does not listen everywhere it should, from its log: it goes on without."""
     for line in log.splitlines():
         if ": listen failed: " in line:
             remote, _, reason = line.rpartition("|ERR|")[2].partition(": listen failed: ")
@@ -165,17 +180,18 @@ def _cannot_listen(log: str) -> str:
     return ""
 
 
-def _run(argv: Sequence[str], problem: str) -> str:
+def run(argv: Sequence[str], problem: str) -> str:
+    """Run a program and return what it printed; what goes wrong is told after `problem`."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
     except FileNotFoundError:
         raise MappingError(f"{argv[0]} is not installed: install openvswitch-switch") from None
     except subprocess.CalledProcessError as error:
-        raise MappingError(f"{problem}: {_reason(error.stderr) or f'exit status {error.returncode}'}") from None
+        raise MappingError(f"{problem}: {reason(error.stderr) or f'exit status {error.returncode}'}") from None
     return done.stdout
 
 
-def _reason(log: str) -> str:
+def reason(log: str) -> str:
     """Why a program failed: the end of what it said."""
     if "failed to lock lockfile" in log:
         return "another server has it open: stop that one, or choose another file"

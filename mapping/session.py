@@ -11,20 +11,17 @@ import gc
 import itertools
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
+import ovs.poller
 import ovs.reconnect
 import ovs.timeval
 
-with warnings.catch_warnings():
-    # They import eventlet where it is installed (Ryu needs it), and that warns against itself.
-    warnings.filterwarnings("ignore", r"\s*Eventlet is deprecated")
-    import ovs.poller
-    import ovs.stream
+from mapping import tls
+from mapping.tls import Identity
 
 Message = dict[str, Any]
 
@@ -119,7 +116,9 @@ class Splitter:
 
 
 class Session:
-    """One connection at a time to one of `remotes` ("tcp:192.0.2.9:6640", "unix:/run/mapping.sock").
+    """One connection at a time to one of `remotes` ("ssl:192.0.2.9:6640", "unix:/run/mapping.sock").
+
+    With `ssl:` this program is who `identity` says, which is that of LOCKGATE_TLS unless given.
 
     Drive it with `run`, then block in a poller armed with `wait`. `generation` counts the connections made: when it
     has grown, whatever was asked before is lost and must be asked again.
@@ -128,16 +127,19 @@ class Session:
         ValueError: a remote is written wrongly.
     """
 
-    def __init__(self, remotes: Sequence[str]) -> None:
+    def __init__(self, remotes: Sequence[str], identity: Identity | None = None) -> None:
         self.generation = 0
         self.error = ""
         """Why there is no connection, in words; empty while there is one."""
+        self._identity = identity or Identity.from_environment()
         self._remotes = [check_remote(remote) for remote in remotes]
         self._next = itertools.cycle(self._remotes)
         self._remote = self._remotes[0]
         self._failures = 0
         self._stream: Any = None
         self._connected = False
+        self._heard = False
+        """Whether the server has sent anything: with TLS 1.3 it may yet refuse us when we are connected."""
         self._splitter = Splitter()
         self._unsent = bytearray()
         self._ids = itertools.count(1)
@@ -222,9 +224,9 @@ class Session:
     def _connect(self) -> None:
         self._remote = next(self._next)
         self._reconnect.set_name(self._remote)
-        error, stream = ovs.stream.Stream.open(self._remote)
+        error, stream, why = tls.open_stream(self._remote, self._identity)
         if error:
-            self._connect_failed(error)
+            self._connect_failed(error, why)
             return
         self._stream, self._splitter = stream, Splitter()
         self._unsent.clear()
@@ -236,16 +238,22 @@ class Session:
         self._stream.run()
         error = self._stream.connect()
         if error == 0:
-            self._connected, self.error, self._failures = True, "", 0
+            self._connected, self._heard, self.error = True, False, ""
+            if not isinstance(self._stream, tls.TlsStream):
+                self._failures = 0
             self.generation += 1
             self._reconnect.connected(ovs.timeval.msec())
         elif error != errno.EAGAIN:
-            self._connect_failed(error)
+            self._connect_failed(error, self._why(error))
 
-    def _connect_failed(self, error: int) -> None:
+    def _connect_failed(self, error: int, why: str) -> None:
         self._failures += 1
         self._reconnect.connect_failed(ovs.timeval.msec(), error)
-        self._close(os.strerror(error))
+        self._close(why)
+
+    def _why(self, error: int) -> str:
+        """What has gone wrong with the stream, in words: TLS knows better than an error number says."""
+        return getattr(self._stream, "why", "") or os.strerror(error)
 
     def _close(self, error: str) -> None:
         if self._stream is not None:
@@ -262,9 +270,11 @@ class Session:
             if error == errno.EAGAIN:
                 break
             if error or not data:
-                self.drop(os.strerror(error) if error else "the server closed the connection")
+                self._failures += isinstance(self._stream, tls.TlsStream) and not self._heard
+                self.drop(self._why(error) if error else "the server closed the connection")
                 break
             self._reconnect.activity(ovs.timeval.msec())
+            self._heard, self._failures = True, 0
             try:
                 received = self._splitter.feed(data)
             except ValueError as problem:
@@ -291,7 +301,7 @@ class Session:
             if sent == -errno.EAGAIN:
                 return
             if sent <= 0:
-                self.drop(os.strerror(-sent))
+                self.drop(self._why(-sent))
                 return
             del self._unsent[:sent]
 
@@ -302,11 +312,11 @@ def check_remote(remote: str) -> str:
     if kind == "unix" and rest:
         return f"unix:{Path(rest).absolute()}"
     host, _, port = rest.rpartition(":")
-    if kind == "tcp" and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+    if kind in ("ssl", "tcp") and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
         try:
             ip_address(host.removeprefix("[").removesuffix("]"))
         except ValueError:
             pass
         else:
             return remote
-    raise ValueError(f"database {remote!r}: write tcp:IP:PORT or unix:PATH, like tcp:127.0.0.1:6640")
+    raise ValueError(f"database {remote!r}: write ssl:IP:PORT, tcp:IP:PORT or unix:PATH, like ssl:198.51.100.1:6640")

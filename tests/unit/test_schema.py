@@ -10,6 +10,8 @@ from mapping import rows, schema
 from mapping.model import VNI_MAX
 
 TABLES = json.loads(schema.SCHEMA_FILE.read_text())["tables"]
+OURS = [table for table in TABLES if not table.startswith("RBAC_")]
+"""ovsdb-server reads the others itself."""
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "database.md").read_text()
 
 
@@ -21,10 +23,10 @@ def test_every_column_is_described(table: str) -> None:
 
 
 def test_every_table_described_exists() -> None:
-    assert set(re.findall(r"^## ([A-Z]\w+)$", DOCUMENT, re.MULTILINE)) == set(TABLES)
+    assert set(re.findall(r"^## ((?:RBAC_)?[A-Z]\w+)$", DOCUMENT, re.MULTILINE)) == set(TABLES)
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", OURS)
 def test_every_column_is_read_by_somebody(table: str) -> None:
     on_demand = {rows.PORT_COUNTERS} if table == "Host" else set()
     read = {*rows.READ_COLUMNS[table], *rows.STATUS_COLUMNS.get(table, ())}

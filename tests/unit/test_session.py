@@ -83,7 +83,7 @@ def test_junk_is_refused_by_the_next_object_at_the_latest(junk: bytes) -> None:
     "remote", ["", "foo", "tcp:", "tcp:host:6640", "tcp:127.0.0.1", "tcp:127.0.0.1:0", "ssl:::1", "unix:"]
 )
 def test_wrong_remotes_are_refused(remote: str) -> None:
-    with pytest.raises(ValueError, match="write tcp:IP:PORT or unix:PATH"):
+    with pytest.raises(ValueError, match="write ssl:IP:PORT, tcp:IP:PORT or unix:PATH"):
         Session([remote])
 
 
