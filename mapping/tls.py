@@ -89,7 +89,7 @@ class TlsStream:
         self._received, self._unsent = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = identity.client().wrap_bio(self._received, self._unsent)
         self._pending = b""
-        self._shaken = False
+        self._begun = self._shaken = False
 
     def connect(self) -> int:
         """0 when connected, EAGAIN when not yet, or what is wrong."""
@@ -97,6 +97,7 @@ class TlsStream:
             return 0
         if error := int(self._below.connect()):
             return error
+        self._begun = True
         error, _ = self._try(self._tls.do_handshake)
         self._shaken = error == 0
         return error
@@ -132,8 +133,10 @@ class TlsStream:
         """Arm the poller for `connect`."""
         if self._below.connect() == errno.EAGAIN:
             self._below.connect_wait(poller)
-        else:
+        elif self._begun:
             self.recv_wait(poller)
+        else:
+            poller.immediate_wake()  # it is for us to speak first
 
     def recv_wait(self, poller: ovs.poller.Poller) -> None:
         """Arm the poller for `recv`."""

@@ -19,6 +19,7 @@ from mapping.plan import Operation, Plan
 from mapping.rows import Row, Tables
 from mapping.schema import Json
 from mapping.session import Session
+from mapping.tls import Identity
 
 _CONFIG_SEQ: Final = {"table": "Global", "where": [], "columns": ["config_seq"]}
 _WITHOUT_GLOBAL: Final = {"op": "wait", **_CONFIG_SEQ, "until": "==", "rows": [], "timeout": 0}
@@ -54,12 +55,12 @@ class Done(NamedTuple):
 class Writer:
     """A connection to the database for reading and writing. Close it, or use it in a `with` statement.
 
-    `remotes` as for `mapping.session.Session`; `timeout_ms` bounds each call, in milliseconds.
+    `remotes` and `identity` are as for `mapping.session.Session`; `timeout_ms` bounds each call, in milliseconds.
     """
 
-    def __init__(self, remotes: Sequence[str], timeout_ms: int = 10_000) -> None:
+    def __init__(self, remotes: Sequence[str], timeout_ms: int = 10_000, identity: Identity | None = None) -> None:
         try:
-            self._session = Session(remotes)
+            self._session = Session(remotes, identity)
         except ValueError as error:
             raise MappingError(str(error)) from None
         self._remotes = remotes

@@ -1,0 +1,98 @@
+"""Certificates, and a mapping database that is served over TLS, for tests."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from mapping import schema, service
+from mapping.pki import Pki
+from mapping.session import Message, Session
+from mapping.tls import Identity
+from topo.waiting import wait_until
+
+FRONTS = ("operator", "controller", "host")
+Operation = dict[str, Any]
+
+
+class Site:
+    """Everything in a folder: a PKI, a member with its fronts, and identities by name."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder = folder
+        self.address = address
+        self.pki = Pki(folder / "pki")
+        self.pki.init()
+        self.member = self.issue("member", "m1")
+        self.remotes: dict[str, str] = {}
+        """Role -> where its front is."""
+        self.socket = f"unix:{folder}/db/mapping.sock"
+
+    def issue(self, role: str, name: str, **times: float) -> Identity:
+        """An identity of its own."""
+        out = self.folder / f"{role}-{name}-{len(list(self.folder.iterdir()))}"
+        self.pki.issue(role, name, out, **times)
+        return Identity(out)
+
+    def start(self) -> None:
+        """Serve."""
+        self.remotes = self.remotes or {role: f"ssl:{self.address}:{free_port(self.address)}" for role in FRONTS}
+        fronts = {
+            role: [f"p{remote.replace('ssl:' + self.address, 'ssl')}:{self.address}"]
+            for role, remote in self.remotes.items()
+        }
+        (self.folder / "db").mkdir(exist_ok=True)
+        service.start(self.folder / "db", [f"p{self.socket}"], fronts=fronts, identity=self.member)
+
+    def stop(self) -> None:
+        """End it."""
+        service.stop(self.folder / "db")
+
+
+def free_port(address: str) -> int:
+    """A port that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
+def transact(
+    remote: str, identity: Identity | None, *operations: Operation, database: str = schema.DATABASE
+) -> list[dict[str, Any]]:
+    """Send one transaction and return each operation's result; ConnectionError, and why, if the server refuses us."""
+    session = Session([remote], identity)
+    try:
+        return _results(_answer(session, "transact", [database, *operations]))
+    finally:
+        session.close()
+
+
+def _results(message: Message) -> list[dict[str, Any]]:
+    assert not message.get("error"), message
+    return [result or {} for result in message["result"]]
+
+
+def _answer(session: Session, method: str, params: list[Any]) -> Message:
+    def connected() -> bool:
+        session.run()
+        if session.unreachable:
+            raise ConnectionError(session.error)
+        if not session.connected:
+            session.block(100)
+        return session.connected
+
+    wait_until(connected, 20, "a connection")
+    request = session.request(method, params)
+    found: list[Message] = []
+
+    def answered() -> bool:
+        found.extend(message for message in session.run() if message.get("id") == request)
+        if not found and not session.connected:
+            raise ConnectionError(session.error)
+        if not found:
+            session.block(100)
+        return bool(found)
+
+    wait_until(answered, 20, "an answer")
+    return found[0]
