@@ -1,6 +1,8 @@
 """`ryu-manager controller.app`: Ryu's events in, nothing else. What is done about them is in `controller.fleet`.
 
-LOCKGATE_DB names the mapping database's servers, separated by commas, as in ovsdb(7): "tcp:198.51.100.1:6640".
+LOCKGATE_DB names the mapping database's servers, separated by commas, as in ovsdb(7): "ssl:198.51.100.1:6642".
+LOCKGATE_TLS names the folder that `lockgate pki issue` made: with a controller's certificate this serves many hosts,
+with a host's that one.
 LOCKGATE_METRICS, if set, is where Prometheus finds metrics, an address of the control network: "198.51.100.1:9464".
 LOCKGATE_LOG=json has each line of the log be a JSON object.
 """
@@ -22,6 +24,7 @@ from controller.logs import use_json
 from controller.metrics import listen_address
 from controller.replies import changed_by_others
 from mapping.schema import DEFAULT_REMOTE
+from mapping.tls import Identity
 
 _NEW_OBJECTS: Final = 50_000
 """Made before the garbage collector looks for cycles among them. Rows and flows are many, and make none."""
@@ -47,7 +50,8 @@ class Lockgate(RyuApp):
         if os.environ.get("LOCKGATE_LOG") == "json":
             use_json()
         self._metrics = _listen_address()
-        self._fleet = Fleet(os.environ.get("LOCKGATE_DB", DEFAULT_REMOTE).split(","))
+        remotes = os.environ.get("LOCKGATE_DB", DEFAULT_REMOTE).split(",")
+        self._fleet = Fleet(remotes, Identity.from_environment())
 
     def start(self) -> Any:
         """Called by Ryu once."""

@@ -1,8 +1,9 @@
 """Every datapath that is connected, the database that says what each should hold, and who must be told of what.
 
-A datapath is served when a `Host` row names its id, and refused otherwise: it is left connected, because Open vSwitch
-would take up to 8 s to come back when the row appears, but nothing is sent to it. Nothing is done to any before the
-first complete load of the database: until then "it names no such host" cannot be told from "not read yet".
+A datapath is served when a `Host` row names its id, and its certificate is that host's. Otherwise it is refused: it is
+left connected, because Open vSwitch would take up to 8 s to come back when the row appears, but nothing is sent to it,
+and it does not stand in the way of the one that it may pose as. Nothing is done to any before the first complete load
+of the database: until then "it names no such host" cannot be told from "not read yet".
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from controller.reconciler import Reconciler, datapaths
 from controller.reporter import Reporter
 from controller.switch import Switch
 from flows.pipeline import BR_GUEST, BR_NIC, TABLES
-from mapping.model import RowId
+from mapping.model import Host, RowId
 from mapping.replica import Replica
+from mapping.tls import Identity
 
 log = logging.getLogger(__name__)
+
+_Who = tuple[int, str | None]
+"""A datapath's id, and the name in its certificate: what it says, and what it has proved."""
 
 _STEP_MS: Final = 1000
 """Longest wait for news from the database at a time."""
@@ -39,17 +44,30 @@ LINGER: Final = 60.0
 
 
 class Fleet:
-    """The controller without Ryu's events: `connected`, `disconnected` and the like are told by the app."""
+    """The controller without Ryu's events: `connected`, `disconnected` and the like are told by the app.
 
-    def __init__(self, remotes: Sequence[str]) -> None:
+    With the certificate of a host as `identity`, that host alone is served: the database would not take reports of
+    another.
+    """
+
+    def __init__(self, remotes: Sequence[str], identity: Identity | None = None) -> None:
+        if identity is None:
+            log.warning(
+                "no LOCKGATE_TLS: who connects proves nothing, and nothing is encrypted: for a lab on one machine"
+            )
+        role, _, name = identity.name.partition(" ") if identity else ("", "", "")
+        self._only = name if role == "host" else None
+        self._trust = identity.file("host") if identity else None
+        self._trusted = self._trust_written()
         self._replica = Replica(remotes, hosts=(), breathe=partial(hub.sleep, 0))
         self.counters = Counters(self._ports_on)
         self._reporter = Reporter(remotes, self.hosts, self.counters)
         self._prober = Prober()
-        self._switches: dict[int, Switch] = {}
+        self._switches: dict[Any, Switch] = {}
+        """By Ryu's datapath, that is by connection."""
         self._reconcilers: dict[int, Reconciler] = {}
         self._advertiser = Advertiser(self._replica.linked, lambda: list(self._reconcilers.values()))
-        self._refused: set[int] = set()
+        self._refused: set[_Who] = set()
         self._followed: dict[RowId, float] = {}
         """Host that is followed -> when one of its bridges was last seen connected."""
         self._was_current = False
@@ -75,24 +93,25 @@ class Fleet:
         """A switch has named itself and its ports."""
         switch = Switch(datapath)
         log.info("datapath %016x connected from %s", switch.id, datapath.address)
-        previous = self._switches.get(switch.id)
+        who = (switch.id, switch.certificate)
+        same = (each for each in self._switches.values() if (each.id, each.certificate) == who)
+        previous = next(same, None)
         if previous is not None:
             log.warning(
                 "datapath %016x connected again from %s: the older connection is closed", switch.id, datapath.address
             )
             self._leave(previous)
             previous.close()
-        self._switches[switch.id] = switch
+        self._switches[datapath] = switch
         self._connections[switch.id] += 1
-        self._refused.discard(switch.id)
+        self._refused.discard(who)
         if self._replica.in_sync:
             self._choose_hosts()
             self._serve(switch)
 
     def disconnected(self, datapath: Any) -> None:
         """A switch's connection has ended."""
-        switch = self._switches.get(datapath.id)
-        if switch is not None and switch.datapath is datapath:
+        if switch := self._switches.get(datapath):
             self._leave(switch)
 
     def ports_changed(self, datapath: Any) -> None:
@@ -107,8 +126,7 @@ class Fleet:
 
     def answered(self, datapath: Any, message: Any) -> None:
         """A switch has answered something."""
-        switch = self._switches.get(datapath.id)
-        if switch is not None and switch.datapath is datapath:
+        if switch := self._switches.get(datapath):
             switch.take(message)
 
     def punted(self, datapath: Any, message: Any) -> None:
@@ -126,9 +144,12 @@ class Fleet:
         for each in self._reconcilers.values():
             if each.host:
                 applied[each.host.name].append(max(0, each.applied_seq))
+        connected = {each.id for each in self._switches.values() if self._host_of(each)}
+        served = {(each.switch.id, each.switch.certificate) for each in self._reconcilers.values()}
+        refused = self._refused & {(each.id, each.certificate) for each in self._switches.values()} - served
         bridges = [
             BridgeState(
-                *(host.name, role, datapath in self._switches),
+                *(host.name, role, datapath in connected),
                 max(0, self._connections[datapath] - 1),
                 *((one.flows, one.waiting, one.mended) if (one := self._reconcilers.get(datapath)) else (0, 0, 0)),
             )
@@ -143,7 +164,7 @@ class Fleet:
             replica.config_seq,
             {table: len(linked.parsed(table)) for table in ("Host", "Vpc", "Port", "Mapping")},
             len(linked.bad),
-            len(self._refused & (self._switches.keys() - self._reconcilers.keys())),
+            len(refused),
             {name: min(seqs) for name, seqs in applied.items()},
             bridges,
         )
@@ -171,13 +192,27 @@ class Fleet:
                 else:
                     log.error("mapping database %s lost (%s): the last flows stay", session.remote, session.error)
             self._choose_hosts()
+            self._look_at_trust()
             self._replica.session.block(_STEP_MS)
+
+    def _trust_written(self) -> int:
+        """When the file that says which hosts' certificates are good was written."""
+        return self._trust.stat().st_mtime_ns if self._trust and self._trust.exists() else 0
+
+    def _look_at_trust(self) -> None:
+        """New trust files count for new connections: whoever is connected has to prove itself again."""
+        if (written := self._trust_written()) != self._trusted:
+            self._trusted = written
+            log.warning("%s is new: switches connect again, and keep their flows", self._trust)
+            for switch in list(self._switches.values()):
+                if switch.certificate is not None:
+                    switch.close()
 
     def _choose_hosts(self) -> None:
         """Follow in the database what the connected hosts need."""
         now = time.monotonic()
-        for datapath in self._switches:
-            if host := self._replica.linked.host_of(datapath):
+        for switch in self._switches.values():
+            if host := self._host_of(switch):
                 self._followed[host.uuid] = now
         self._followed = {uuid: seen for uuid, seen in self._followed.items() if now - seen < LINGER}
         self._replica.follow(self._followed.keys())
@@ -191,14 +226,37 @@ class Fleet:
             log.error("mapping database: %s", row, extra=about)
         if touched.hosts:
             self._choose_hosts()
-        for datapath, switch in list(self._switches.items()):
-            if datapath in self._reconcilers:
-                self._reconcilers[datapath].wake(touched)
-            else:
-                self._serve(switch)
+        for switch in list(self._switches.values()):
+            reconciler = self._reconciler(switch.datapath)
+            host = self._replica.linked.host_of(switch.id)
+            if reconciler and (host is None or not self._why_not(switch, host)):
+                reconciler.wake(touched)
+                continue
+            if reconciler:  # the row that named it is another host's now
+                reconciler.stop()
+                del self._reconcilers[switch.id]
+            self._serve(switch)
+
+    def _host_of(self, switch: Switch) -> Host | None:
+        """The host whose datapath this is, if it may be served as such."""
+        host = self._replica.linked.host_of(switch.id)
+        return host if host is not None and not self._why_not(switch, host) else None
+
+    def _why_not(self, switch: Switch, host: Host | None) -> str:
+        """Why a datapath is refused that says that it is this host's; empty if it is not."""
+        if host is None:
+            return "no Host row names it. If it is one of yours, `lockgate host add` it"
+        if switch.certificate not in (None, host.name):
+            return (
+                f"it is {host.name}'s, and the certificate is of {switch.certificate or 'nobody'}. If it is one of "
+                f"yours, `lockgate pki issue host {host.name}` for it"
+            )
+        if self._only not in (None, host.name):
+            return f"it is {host.name}'s, and the certificate here lets this controller serve {self._only} alone"
+        return ""
 
     def _serve(self, switch: Switch) -> None:
-        host = self._replica.linked.host_of(switch.id)
+        host = self._host_of(switch)
         if host is not None and not self._replica.ready(host.uuid):
             return  # what it needs is on its way, and nothing is swept before it is here
         if host is not None:
@@ -207,13 +265,10 @@ class Fleet:
             log.info("%s: serving datapath %016x", reconciler.name, switch.id, extra=reconciler.about)
             self._reconcilers[switch.id] = reconciler
             hub.spawn(reconciler.run, self._applied)
-        elif switch.id not in self._refused:
-            self._refused.add(switch.id)
-            log.error(
-                "datapath %016x at %s refused: no Host row names it. If it is one of yours, `lockgate host add` it",
-                switch.id,
-                switch.datapath.address,
-            )
+        elif (who := (switch.id, switch.certificate)) not in self._refused:
+            self._refused.add(who)
+            why = self._why_not(switch, self._replica.linked.host_of(switch.id))
+            log.error("datapath %016x at %s refused: %s", switch.id, switch.datapath.address, why)
 
     def _applied(self, reconciler: Reconciler) -> None:
         if reconciler.host is None:
@@ -231,9 +286,10 @@ class Fleet:
 
     def _leave(self, switch: Switch) -> None:
         switch.gone()
-        del self._switches[switch.id]
-        reconciler = self._reconcilers.pop(switch.id, None)
+        reconciler = self._reconciler(switch.datapath)
+        del self._switches[switch.datapath]
         if reconciler is not None:
+            del self._reconcilers[switch.id]
             text = "%s: datapath %016x disconnected; its flows stay"
             log.warning(text, reconciler.name, switch.id, extra=reconciler.about)
             reconciler.stop()

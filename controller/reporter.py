@@ -29,6 +29,8 @@ HEARD_INTERVAL: Final = 10.0
 """Seconds after which a host is reported although nothing about it has changed, so that a dead controller shows. The
 counters of its ports, which change all the time, go along with these reports alone."""
 
+_LONGEST: Final = 1023
+"""Characters that the database takes of one value."""
 _TICK_MS: Final = 100
 _GATHER: Final = 0.01
 """Seconds for which what happens goes into one report: the two bridges of a host, and many hosts, confirm together."""
@@ -64,8 +66,8 @@ class Reporter:
         """Report for ever."""
         while True:
             for message in self._session.run():
-                if message.get("error"):
-                    log.error("report refused by the mapping database: %s", message["error"])
+                for error in _errors(message):
+                    log.error("report refused by the mapping database: %s", error)
             if self._session.generation != self._generation:
                 self._generation = self._session.generation
                 self._reported.clear()
@@ -121,9 +123,16 @@ class Reporter:
         problems = [f"{bridge}: {reconciler.problem}" for bridge, reconciler in bridges.items() if reconciler.problem]
         problems += [counters.unplugged] if counters.unplugged else []
         if problems:
-            status["problem"] = "; ".join(problems)
+            status["problem"] = "; ".join(problems)[:_LONGEST]
         # A host is as far as its slower bridge. With one absent, it is still as far as it was.
         applied = last.get("applied_seq", 0)
         if len(bridges) == len(_ROLES):
             applied = max(0, min(reconciler.applied_seq for reconciler in bridges.values()))
         return {"applied_seq": applied, "status": status, "drops": dict(counters.drops)}
+
+
+def _errors(message: dict[str, Any]) -> list[Any]:
+    """What a reply refuses: the whole request, or operations, as the rules of our role may."""
+    results = message.get("result")
+    refused = [result for result in results if isinstance(result, dict)] if isinstance(results, list) else []
+    return [error for error in (message.get("error"), *(result.get("details") for result in refused)) if error]

@@ -13,6 +13,7 @@ other module of Ryu has taken a name from it. Nothing else of Ryu is changed for
 `controller.replies` declares about two replies is for speed, and for a fault of Ryu's on any Python.
 """
 
+import os
 import sys
 import warnings
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     Handle = Callable[[Any, Any], None]  # (connection, address)
 
 HUB = "ryu.lib.hub"
+HANDSHAKE, CERTIFICATE = 22, 11  # types of a TLS record and of a message in it
 HANDSHAKE_TIMEOUT = 10.0  # seconds, as a silent client would otherwise hold its socket for ever
 
 
@@ -86,23 +88,65 @@ def _behind_tls(
     """
     from eventlet.green import ssl  # noqa: PLC0415 - not at every start of Python
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certfile, keyfile)
-    if ca_certs is not None:
-        context.load_verify_locations(ca_certs)
-        context.verify_mode = ssl.CERT_REQUIRED
+    files = [file for file in (keyfile, certfile, ca_certs) if file is not None]
+    current: list[Any] = []
+
+    def context() -> "Any":
+        """For the files as they are now: certificates are renewed, and trust is taken back, while this runs."""
+        written = [os.stat(file).st_mtime_ns for file in files]  # noqa: PTH116 - pathlib is not imported for this
+        if current[1:] != written:
+            try:
+                current[:] = [_context(ssl, keyfile, certfile, ca_certs), *written]
+            except OSError as error:  # an SSLError is one
+                log.error("TLS goes on with the certificates that it had: %s: %s", ", ".join(files), error)  # noqa: TRY400
+        return current[0]
+
+    context()
 
     def shake_hands_and_handle(connection: "Any", address: "Any") -> None:
         connection.settimeout(HANDSHAKE_TIMEOUT)
         try:
-            connection = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            connection = context().wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             connection.do_handshake()
         except OSError as error:
-            log.warning("TLS handshake with %s failed: %s", address, error)
+            reason = getattr(error, "verify_message", "") or error
+            log.warning("TLS handshake with %s failed%s: %s", address, _claimed(connection), reason)
             connection.close()
             return
         connection.settimeout(None)
         handle(connection, address)
 
     return shake_hands_and_handle
+
+
+def _context(ssl: "Any", keyfile: str, certfile: str, ca_certs: str | None) -> "Any":
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certfile, keyfile)
+    if ca_certs is not None:
+        context.load_verify_locations(ca_certs)
+        context.verify_mode = ssl.CERT_REQUIRED
+    # The one way to learn whose certificate it is that OpenSSL refuses. Eventlet makes ssl's own setter call itself.
+    ssl._ssl._SSLContext._msg_callback.__set__(context, _note_certificate)  # noqa: SLF001
+    return context
+
+
+def _note_certificate(connection: "Any", direction: str, _: int, kind: int, what: int, message: bytes) -> None:
+    """Keep the first certificate of a handshake's Certificate message (RFC 8446, 4.4.2; RFC 5246, 7.4.2)."""
+    if direction == "read" and kind == HANDSHAKE and what == CERTIFICATE:
+        start = message.find(b"\x30\x82")  # a certificate is a SEQUENCE, with a length of two bytes
+        length = int.from_bytes(message[start + 2 : start + 4], "big")
+        connection.certificate_claimed = message[start : start + 4 + length]
+
+
+def _claimed(connection: "Any") -> str:
+    """Whose certificate it says that it is. Nothing of that is proved."""
+    certificate = getattr(connection, "certificate_claimed", b"")
+    if not certificate:
+        return ""
+    try:
+        from cryptography import x509  # noqa: PLC0415 - not at every start of Python
+
+        return f", its certificate says {x509.load_der_x509_certificate(certificate).subject.rfc4514_string()}"
+    except ValueError:
+        return ", its certificate cannot be read"

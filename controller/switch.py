@@ -41,6 +41,8 @@ class Switch:
 
     def __init__(self, datapath: Any) -> None:
         self.datapath = datapath
+        self.certificate = _certified(datapath.socket)
+        """The name in its certificate; None without TLS."""
         self._questions: dict[int, Ticket] = {}
         self._bundles = itertools.count(1)
         self._watched = False
@@ -164,6 +166,14 @@ class Switch:
 
 def _update(found: dict[int, tuple[Traffic, Traffic]], reply: Any) -> None:
     found.update(replies.port_traffic(reply))
+
+
+def _certified(connection: Any) -> str | None:
+    """The name in the certificate of whoever is at the other end, which TLS has proved; None without TLS."""
+    if not hasattr(connection, "getpeercert"):
+        return None
+    subject = (connection.getpeercert() or {}).get("subject", ())
+    return next((str(value) for part in subject for kind, value in part if kind == "commonName"), "")
 
 
 class Ticket(NamedTuple):
