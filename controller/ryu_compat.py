@@ -147,6 +147,7 @@ def _claimed(connection: "Any") -> str:
     try:
         from cryptography import x509  # noqa: PLC0415 - not at every start of Python
 
-        return f", its certificate says {x509.load_der_x509_certificate(certificate).subject.rfc4514_string()}"
+        subject = x509.load_der_x509_certificate(certificate).subject
     except ValueError:
         return ", its certificate cannot be read"
+    return f", its certificate says {' '.join(str(part.value) for part in subject)}"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Final
 
 from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC, TABLES
@@ -37,7 +38,8 @@ class HostBridges:
     """What the bridges of one host are made from.
 
     `uplink` and `mgmt` are interfaces that exist: the cables to the substrate and to the control network.
-    `controllers` are OpenFlow targets, like "tcp:198.51.100.1:6653". `vtep_mac`, unless given, is made from `vtep_ip`.
+    `controllers` are OpenFlow targets, like "ssl:198.51.100.1:6653", for which `tls` is the folder with the host's
+    certificate, as `lockgate pki issue` makes it. `vtep_mac`, unless given, is made from `vtep_ip`.
     """
 
     uplink: str
@@ -48,6 +50,7 @@ class HostBridges:
     controllers: Sequence[str]
     datapath_type: str = "netdev"
     vtep_mac: str | None = None
+    tls: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Existing:
 
     controllers: MappingABC[str, MappingABC[str, str]] = field(default_factory=dict)
     flow_tables: MappingABC[str, MappingABC[int, str]] = field(default_factory=dict)
+    ssl: str | None = None
 
 
 Commands = list[list[str]]
@@ -65,6 +69,7 @@ def build_commands(host: HostBridges, existing: Existing | None = None) -> list[
     """The arguments of the one ovs-vsctl that makes the three bridges what `host` says."""
     existing = existing or Existing()
     commands = [
+        *_tls(host, existing),
         *_openflow_bridge(BR_GUEST, host.guest_datapath, host, existing),
         *_openflow_bridge(BR_NIC, host.nic_datapath, host, existing),
         *_port(BR_NIC, host.uplink, f"ofport_request={UPLINK}"),
@@ -126,23 +131,34 @@ def unplug(vsctl: Vsctl, device: str) -> None:
 
 
 def read_existing(vsctl: Vsctl) -> Existing:
-    """Ask Open vSwitch which controller and flow table rows its bridges have."""
+    """Ask Open vSwitch which controller and flow table rows its bridges have, and which TLS row there is."""
     listed = vsctl(
         "--format=json",
         *("--", "--columns=name,controller,flow_tables", "list", "Bridge"),
         *("--", "--columns=_uuid,target", "list", "Controller"),
+        *("--", "--columns=_uuid", "list", "SSL"),
     )
-    bridges, controllers = (json.loads(line)["data"] for line in listed.splitlines())
+    bridges, controllers, ssl = (json.loads(line)["data"] for line in listed.splitlines())
     targets = {uuid[1]: target for uuid, target in controllers}
     return Existing(
         {name: {targets[uuid]: uuid for uuid in _uuids(rows)} for name, rows, _ in bridges},
         {name: {number: uuid[1] for number, uuid in tables[1]} for name, _, tables in bridges},
+        next((uuid[1] for (uuid,) in ssl), None),
     )
 
 
 def _uuids(references: list[Any]) -> list[str]:
     """A set of references as OVSDB's JSON writes it: one alone stands bare."""
     return [uuid[1] for uuid in (references[1] if references[0] == "set" else [references])]
+
+
+def _tls(host: HostBridges, existing: Existing) -> Commands:
+    if host.tls is None:
+        return []
+    command, row = _row("SSL", "ssl", existing.ssl)
+    files = (("private_key", "key"), ("certificate", "cert"), ("ca_cert", "controller"))
+    columns = [f'{column}="{host.tls}/{file}.pem"' for column, file in files]
+    return [[*command, *columns], ["set", "Open_vSwitch", ".", f"ssl={row}"]]
 
 
 def _openflow_bridge(bridge: str, datapath: int, host: HostBridges, existing: Existing) -> Commands:

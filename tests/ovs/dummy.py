@@ -33,7 +33,10 @@ the switches of one run would then go to the controller of another."""
 class DummyHost:
     """One host, and what its interfaces sent."""
 
-    def __init__(self, folder: Path, host: Host, controller: str, uplink_option: str, peer: Host) -> None:
+    def __init__(
+        self, folder: Path, host: Host, controller: str, uplink_option: str, peer: Host, *, tls: Path | None = None
+    ) -> None:
+        self._tls = tls
         self.host = host
         self.folder = folder
         options = ["--enable-dummy=system", "--disable-system", "--disable-system-route"]
@@ -53,6 +56,7 @@ class DummyHost:
             controllers=[self._controller],
             datapath_type="dummy",
             vtep_mac=vtep_mac(self.host),
+            tls=self._tls,
         )
         bridges.build(self.ovs.vsctl, made)
         self.ovs.vsctl("set", "Interface", "uplink", self._uplink_option, f"options:tx_pcap={self.folder}/uplink.pcap")
@@ -134,7 +138,8 @@ def pcap_frames(data: bytes) -> list[bytes]:
 class Controller:
     """ryu-manager, as a user starts it."""
 
-    def __init__(self, folder: Path, database: str, port: int, metrics_port: int) -> None:
+    def __init__(self, folder: Path, database: str, port: int, metrics_port: int, tls: Path | None = None) -> None:
+        self._tls = tls
         self.log = folder / "controller.log"
         self.metrics = f"{LOOPBACK}:{metrics_port}"
         self.env: dict[str, str] = {}
@@ -146,8 +151,12 @@ class Controller:
     def start(self) -> None:
         argv = [str(Path(sys.executable).with_name("ryu-manager")), "controller.app"]
         argv += ["--ofp-listen-host", LOOPBACK, "--ofp-tcp-listen-port", str(self._port)]
+        env = os.environ | {"LOCKGATE_DB": self._database, "LOCKGATE_METRICS": self.metrics} | self.env
+        if self._tls:
+            env["LOCKGATE_TLS"] = str(self._tls)
+            argv += ["--ofp-ssl-listen-port", str(self._port), "--ctl-privkey", f"{self._tls}/key.pem"]
+            argv += ["--ctl-cert", f"{self._tls}/cert.pem", "--ca-certs", f"{self._tls}/host.pem"]
         with self.log.open("ab") as log:
-            env = os.environ | {"LOCKGATE_DB": self._database, "LOCKGATE_METRICS": self.metrics} | self.env
             self._process = subprocess.Popen(argv, stdout=log, stderr=log, env=env)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 from flows.pipeline import TABLES
 from topo.bridges import (
@@ -50,6 +51,9 @@ set Interface t-gre type=gre options:remote_ip=flow options:key=flow options:loc
 set Bridge br-ctl datapath_type=netdev fail_mode=standalone controller=[]
 --may-exist add-port br-ctl eth0
 """
+
+
+TLS_FILES = (("private_key", "key"), ("certificate", "cert"), ("ca_cert", "controller"))
 
 
 def tables(bridge: str) -> str:
@@ -100,7 +104,7 @@ def test_existing_rows_are_read_from_what_ovs_vsctl_prints() -> None:
         ["br-ctl", ["set", []], ["map", []]],
     ]
     controllers = [[one, "tcp:198.51.100.1:6653"], [two, "tcp:198.51.100.2:6653"]]
-    printed = "".join(json.dumps({"headings": [], "data": data}) + "\n" for data in (bridges, controllers))
+    printed = "".join(json.dumps({"headings": [], "data": data}) + "\n" for data in (bridges, controllers, [[one]]))
     assert read_existing(lambda *_: printed) == Existing(
         {
             "br-guest": {"tcp:198.51.100.1:6653": "00000001"},
@@ -108,7 +112,21 @@ def test_existing_rows_are_read_from_what_ovs_vsctl_prints() -> None:
             "br-ctl": {},
         },
         {"br-guest": {0: "00000003"}, "br-nic": {}, "br-ctl": {}},
+        "00000001",
     )
+
+
+def test_tls_is_told_once_and_again() -> None:
+    secure = replace(HOST, tls=Path("/etc/lockgate/tls"))
+    columns = [f'{column}="/etc/lockgate/tls/{file}.pem"' for column, file in TLS_FILES]
+    assert lines(build_commands(secure))[:2] == [
+        f"--id=@ssl create SSL {' '.join(columns)}",
+        "set Open_vSwitch . ssl=@ssl",
+    ]
+    assert lines(build_commands(secure, Existing(ssl="1234")))[:2] == [
+        f"set SSL 1234 {' '.join(columns)}",
+        "set Open_vSwitch . ssl=1234",
+    ]
 
 
 def test_a_plugged_device_has_a_patch_pair_of_its_own() -> None:

@@ -1,0 +1,108 @@
+"""OpenFlow over TLS: a switch is served as the host that its certificate names, and as no other.
+
+1 controller with a certificate of its own, that follows the database through its front; 2 hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flows.pipeline import BR_GUEST, BR_NIC
+from mapping.model import Host
+from tests.build import HOST_A, HOST_B, TWO_HOSTS
+from tests.database import clear, insert
+from tests.ovs.conftest import free_port
+from tests.ovs.dummy import LOOPBACK, Controller, DummyHost
+from tests.site import Site, transact
+from topo.waiting import wait_until
+
+BRIDGES = (BR_GUEST, BR_NIC)
+
+
+@dataclass
+class Secure:
+    site: Site
+    controller: Controller
+    trust: Path
+    """The controller's folder."""
+    target: str
+    stack: ExitStack
+
+    def host(self, host: Host, tls: Path, name: str) -> DummyHost:
+        """A switch that says that it is this host, with this certificate."""
+        peer = HOST_B if host is HOST_A else HOST_A
+        made = DummyHost(self.site.folder / name, host, self.target, "external_ids:x=y", peer, tls=tls)
+        self.stack.callback(made.ovs.stop)
+        made.start()
+        return made
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    folder = tmp_path_factory.mktemp("id")
+    with ExitStack() as stack:
+        site = Site(folder, LOOPBACK)
+        stack.callback(site.stop)
+        site.start()
+        transact(site.socket, None, *clear(), {"op": "insert", "table": "Global", "row": {}}, *insert(TWO_HOSTS))
+        port, identity = free_port(), site.issue("controller", "c1")
+        controller = Controller(folder, site.remotes["controller"], port, free_port(), identity.folder)
+        stack.callback(controller.stop)
+        controller.start()
+        yield Secure(site, controller, identity.folder, f"ssl:{LOOPBACK}:{port}", stack)
+
+
+def served(host: DummyHost) -> bool:
+    return all(len(host.cookies(bridge)) > 5 for bridge in BRIDGES)
+
+
+def test_a_host_is_served_under_its_own_name_and_goes_on_when_another_poses_as_it(secure: Secure) -> None:
+    b = secure.host(HOST_B, secure.site.issue("host", "host-b").folder, "b")
+    wait_until(lambda: served(b), 20, "host-b to be served")
+    thief = secure.host(HOST_B, secure.site.issue("host", "host-a").folder, "thief")
+    secure.controller.says("refused: it is host-b's, and the certificate is of host-a")
+    assert not any(thief.cookies(bridge) for bridge in BRIDGES)
+    assert "the older connection is closed" not in secure.controller.log.read_text()
+    assert "disconnected" not in secure.controller.log.read_text()
+    wait_until(lambda: all(b.connected(bridge) for bridge in BRIDGES), 20, "Open vSwitch to say so")
+    thief.ovs.stop()
+    (row,) = transact(secure.site.socket, None, {"op": "select", "table": "Host", "where": [["name", "==", "host-b"]]})
+    assert dict(row["rows"][0]["status"][1])["nic"] == "connected"
+
+
+def test_expired_certificates_get_nothing_and_the_log_names_them(secure: Secure) -> None:
+    late = secure.host(HOST_A, secure.site.issue("host", "host-late", days=1, ago=2).folder, "late")
+    secure.controller.says("its certificate says host host-late")
+    assert not any(late.cookies(bridge) for bridge in BRIDGES)
+    late.ovs.stop()
+    assert "certificate has expired" in secure.controller.log.read_text()
+
+
+def test_certificates_of_another_role_get_nothing_and_the_log_names_them(secure: Secure) -> None:
+    wrong = secure.host(HOST_A, secure.site.issue("operator", "host-wrong").folder, "wrong")
+    secure.controller.says("its certificate says operator host-wrong")
+    assert not any(wrong.cookies(bridge) for bridge in BRIDGES)
+    wrong.ovs.stop()
+
+
+def test_a_revoked_host_is_cut_off_keeps_its_flows_and_comes_back_with_a_new_certificate(secure: Secure) -> None:
+    tls = secure.site.issue("host", "host-a").folder
+    a = secure.host(HOST_A, tls, "a")
+    wait_until(lambda: served(a), 20, "host-a to be served")
+    before = {bridge: a.cookies(bridge) for bridge in BRIDGES}
+    secure.site.pki.revoke("host", "host-a")
+    secure.site.pki.write_trust(secure.trust)
+    secure.controller.says("its certificate says host host-a")
+    wait_until(lambda: not any(a.connected(bridge) for bridge in BRIDGES), 20, "host-a to be cut off")
+    assert {bridge: a.cookies(bridge) for bridge in BRIDGES} == before
+    flows = a.ovs.ofctl("dump-flows", BR_NIC)
+    # ovs-vswitchd takes the new files up by itself, and no flow is replaced.
+    secure.site.pki.issue("host", "host-a", tls)
+    wait_until(lambda: all(a.connected(bridge) for bridge in BRIDGES), 60, "host-a to come back")
+    assert {bridge: a.cookies(bridge) for bridge in BRIDGES} == before
+    assert flows.count("cookie=") == a.ovs.ofctl("dump-flows", BR_NIC).count("cookie=")
