@@ -51,6 +51,9 @@ cli_rows.port.command("show", epilog="Example: lockgate port show web --json")(c
 cli_rows.mapping.command("serve", epilog="Example: lockgate mapping serve --listen ptcp:6640:127.0.0.1 --file m.db")(
     cli_mapping.serve
 )
+_EXAMPLES = {"status": "", "backup": " nightly.db", "restore": " nightly.db", "compact": " --file m.db", "convert": ""}
+for _name, _rest in _EXAMPLES.items():
+    cli_rows.mapping.command(_name, epilog=f"Example: lockgate mapping {_name}{_rest}")(getattr(cli_mapping, _name))
 app.add_typer(cli_pki.app, name="pki")
 app.add_typer(lab_app, name="lab")
 

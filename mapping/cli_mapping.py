@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mapping import cluster, service, supervisor
-from mapping.cli_common import console, print_json, settings
+from mapping import cluster, operate, service, supervisor
+from mapping.cli_common import console, print_json, settings, show_table
 from mapping.errors import MappingError
 from mapping.supervisor import Plan
 from mapping.tls import Identity
@@ -107,3 +108,82 @@ def serve(
             typer.echo("ptcp: is neither encrypted nor knows who connects: only for a lab on one machine", err=True)
 
     supervisor.serve(plan, ready)
+
+
+def status(context: typer.Context, file: DatabaseFile = service.DEFAULT_FILE) -> None:
+    """Show every server of --db: whether it answers, who leads, how far it is; and this machine's member.
+
+    Exit status 1 if a server does not answer, or is cut off.
+    """
+    options = settings(context)
+    seen = [operate.look(remote) for remote in options.remotes]
+    own = operate.member(file.absolute())
+    newest = max((each.index for each in seen if each.index is not None), default=0)
+    lag = {each.remote: None if each.index is None else newest - each.index for each in seen}
+    if options.json:
+        servers = [{**dataclasses.asdict(each), "lag": lag[each.remote]} for each in seen]
+        print_json({"servers": servers, "member": dataclasses.asdict(own) if own else None})
+    else:
+        lines = (
+            (
+                each.remote,
+                each.model,
+                "yes" if each.leader else "",
+                _text(each.index),
+                _text(lag[each.remote]),
+                each.problem,
+            )
+            for each in seen
+        )
+        show_table(("server", "model", "leads", "log index", "behind by", "problem"), lines)
+        if own:
+            _show_member(own)
+    if any(each.problem for each in seen):
+        raise typer.Exit(1)
+
+
+def _text(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def _show_member(own: operate.Member) -> None:
+    out = console()
+    role = f", {own.role}, leader {own.leader}, {own.entries} log entries" if own.role else ""
+    out.print(f"\nhere: {own.file}, {own.size} bytes{role}", markup=False, soft_wrap=True)
+    show_table(("connected to", "clients"), ((name, str(count)) for name, count in own.clients.items()))
+    if own.members:
+        show_table(("member", "how it is"), own.members.items())
+
+
+Backup = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
+
+
+def backup(context: typer.Context, out: Backup) -> None:
+    """Write the whole database, as of one moment, into a file."""
+    size = operate.backup(settings(context).remotes, out)
+    _say(context, f"{out}: {size} bytes", file=str(out), size=size)
+
+
+def restore(context: typer.Context, file: Backup) -> None:
+    """Make the database what a backup says, in one transaction. On a member's machine, over its unix socket."""
+    config_seq = operate.restore(settings(context).remotes, file)
+    _say(context, f"restored from {file}, config_seq {config_seq}", file=str(file), config_seq=config_seq)
+
+
+def compact(context: typer.Context, file: DatabaseFile = service.DEFAULT_FILE) -> None:
+    """Have this machine's member write its file anew, without what is past."""
+    before, after = operate.compact(file.absolute())
+    _say(context, f"{file}: {before} bytes before, {after} after", file=str(file), before=before, after=after)
+
+
+def convert(context: typer.Context) -> None:
+    """Bring the running database to this program's schema, rows and all. On a member's machine, by its unix socket."""
+    before, after = operate.convert(settings(context).remotes)
+    _say(context, f"schema version {before} is now {after}", before=before, after=after)
+
+
+def _say(context: typer.Context, words: str, **data: object) -> None:
+    if settings(context).json:
+        print_json(data)
+    else:
+        console().print(words, markup=False, soft_wrap=True)

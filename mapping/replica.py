@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 
 _ROW_ID_LENGTH: Final = 36  # of a uuid in text, RFC 4122
 _MONITOR_ID: Final = "lockgate"
+_SERVER: Final = {
+    "Database": [{"columns": ["connected"], "where": [["name", "==", schema.DATABASE]], "select": {"initial": True}}]
+}
+"""What is followed of the server itself (ovsdb-server(5)): whether it has the others of its cluster, or its relay's
+source. One that has not goes on showing what it knew last."""
 _BREATH: Final = 2000
 """Rows that are read without a pause."""
 _NEVER: Final = "00000000-0000-0000-0000-000000000000"
@@ -79,7 +84,7 @@ class Replica:
         self._ports_changed = True
         self._snapshot: Snapshot | None = None
         self._generation = 0
-        self._request = 0
+        self._request = self._server_request = 0
         self._last_transaction = _NEVER
 
     @property
@@ -158,6 +163,7 @@ class Replica:
         }
         params = [schema.DATABASE, _MONITOR_ID, requests, self._last_transaction]
         self._request = self.session.request("monitor_cond_since", params)
+        self._server_request = self.session.request("monitor_cond", ["_Server", "server", _SERVER])
         self.session.be_patient(patient=True)
 
     def _adjust(self) -> None:
@@ -174,7 +180,9 @@ class Replica:
             changed = self._commit(self._read(updates))
             self._last_transaction = transaction
             return self._settle(changed=changed)
-        if message.get("method") == "monitor_canceled":
+        if message.get("method") == "update2" or message.get("id") == self._server_request:
+            self._look_at_server(message)
+        elif message.get("method") == "monitor_canceled":
             self.session.drop("its schema has changed")
         elif self._request and message.get("id") == self._request:
             if message.get("error"):
@@ -187,6 +195,15 @@ class Replica:
             else:
                 return self._settle(changed=False)
         return False
+
+    def _look_at_server(self, message: Message) -> None:
+        """Leave a server that is cut off: another may not be."""
+        updates = message["params"][1] if "params" in message else message.get("result") or {}
+        for update in updates.get("Database", {}).values():
+            row = update.get("initial") or update.get("insert") or update.get("modify") or {}
+            # Left out of the first update, it is false.
+            if not row.get("connected", "modify" in update):
+                self.session.drop("it is cut off from its cluster")
 
     def _settle(self, *, changed: bool) -> bool:
         """Say how far we are, after anything was taken in; return whether there is anything new."""

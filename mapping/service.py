@@ -149,7 +149,7 @@ def _check_schema(file: Path) -> None:
     if version != schema.version():
         raise MappingError(
             f"database {file} has schema version {version}, this program {schema.version()}: "
-            f"convert it with `ovsdb-tool convert {file} {schema.SCHEMA_FILE}`"
+            f"`ovsdb-tool convert {file} {schema.SCHEMA_FILE}`, serve it, and run `lockgate mapping convert`"
         )
 
 

@@ -255,6 +255,6 @@ def test_files_that_are_no_mapping_database(tmp_path: Path) -> None:
     old.write_text('{"name": "Lockgate_Mapping", "version": "0.9.0", "tables": {}}')
     subprocess.run(["ovsdb-tool", "create", str(file), str(old)], check=True)
     with pytest.raises(
-        MappingError, match=rf"has schema version 0.9.0, this program {schema.version()}: convert it with `ovsdb-tool"
+        MappingError, match=rf"has schema version 0.9.0, this program {schema.version()}: `ovsdb-tool convert"
     ):
         service.prepare(file, [])

@@ -1,0 +1,197 @@
+"""A cluster of three members over TLS, each with its front, and what operators do to a database as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mapping import operate, schema, service
+from mapping.errors import MappingError
+from mapping.replica import Replica
+from mapping.writer import Writer
+from tests.ovs.dummy import LOOPBACK
+from tests.site import Site, free_port, transact
+from topo.waiting import wait_until
+
+OLD = Path(__file__).parent / "schema-1.0.0.ovsschema"
+WITHIN = 30
+
+
+class Served:
+    """`lockgate mapping serve` as a process."""
+
+    def __init__(self, folder: Path, tls: Path, *words: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.remote = f"unix:{folder}/mapping.sock"
+        self.log = folder / "log"
+        self._argv = [sys.executable, "-m", "mapping.cli", "--json", "--db", self.remote, "mapping", "serve"]
+        self._argv += ["--file", str(folder / "mapping.db"), *words]
+        self._env = os.environ | {"LOCKGATE_TLS": str(tls)}
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(self._argv, env=self._env, stdout=log, stderr=log)
+        wait_until(lambda: "listening" in self.log.read_text(), WITHIN, f"{self.folder}: {self.log.read_text()}")
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(20)
+        self.log.write_text("")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site(tmp_path_factory.mktemp("operate"), LOOPBACK)
+
+
+@pytest.fixture(scope="module")
+def members(site: Site) -> Iterator[list[Served]]:
+    raft = [f"ssl:{LOOPBACK}:{free_port(LOOPBACK)}" for _ in range(3)]
+    with ExitStack() as stack:
+        made = []
+        for number in range(3):
+            port = free_port(LOOPBACK)
+            words = ["--cluster", raft[number], "--operators", f"pssl:{port}:{LOOPBACK}"]
+            if number:
+                words += ["--join", raft[0]]
+            tls = site.issue("member", f"m{number}").folder
+            each = Served(site.folder / f"m{number}", tls, *words)
+            each.start()
+            stack.callback(each.stop)
+            site.remotes[f"operator{number}"] = f"ssl:{LOOPBACK}:{port}"
+            made.append(each)
+        wait_until(lambda: all(operate.look(each.remote).connected for each in made), WITHIN, "the cluster")
+        yield made
+
+
+@pytest.fixture
+def places(site: Site, members: list[Served], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The fronts of operators, for one."""
+    monkeypatch.setenv("LOCKGATE_TLS", str(site.issue("operator", "alice").folder))
+    found = [site.remotes[f"operator{number}"] for number in range(len(members))]
+    wait_until(lambda: all(operate.look(place).connected for place in found), WITHIN, "the fronts")
+    return found
+
+
+def add(remotes: list[str], name: str) -> int:
+    row = {"name": name, "vni": len(name), "router_mac": "0a:00:5e:00:00:01", "mtu": 1400, "subnets": "10.0.0.0/24"}
+    with Writer(remotes) as writer:
+        return writer.transact([{"op": "insert", "table": "Vpc", "row": row}], "test").config_seq
+
+
+def test_clients_go_to_another_member_and_are_told_only_what_is_new(members: list[Served], places: list[str]) -> None:
+    replica = Replica(places)
+    results: list[tuple[bool, int]] = []
+    load = replica._load
+
+    def spy(found: bool, transaction: str, updates: dict[str, Any]) -> bool:
+        results.append((found, sum(map(len, updates.values()))))
+        return load(found, transaction, updates)
+
+    replica._load = spy  # type: ignore[method-assign]
+    try:
+        for name in ("a", "ab", "abc"):
+            seq = add(places, name)
+        assert replica.wait_until(lambda: replica.current and replica.config_seq == seq, WITHIN * 1000)
+        first = replica.session.remote
+        del results[:]
+        members[places.index(first)].stop()
+        assert replica.wait_until(lambda: replica.current and replica.session.remote != first, WITHIN * 1000)
+        assert results[-1][0] is True
+        seq = add([place for place in places if place != first], "abcd")
+        assert replica.wait_until(lambda: replica.config_seq == seq, WITHIN * 1000)
+        members[places.index(first)].start()
+    finally:
+        replica.session.close()
+
+
+def test_status_shows_the_members_who_leads_and_who_is_gone(members: list[Served], places: list[str]) -> None:
+    def look(*words: str, code: int) -> Any:  # noqa: ANN401 - whatever it printed
+        file = str(members[0].folder / "mapping.db")
+        argv = [sys.executable, "-m", "mapping.cli", "--db", ",".join(words), "mapping", "status", "--file", file]
+        done = subprocess.run([*argv, "--json"], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout)
+
+    unix = [each.remote for each in members]
+    wait_until(lambda: any(operate.look(each).leader for each in unix), WITHIN, "a leader")
+    found = look(*unix, code=0)
+    assert [server["model"] for server in found["servers"]] == ["clustered"] * 3
+    assert sum(server["leader"] for server in found["servers"]) == 1
+    assert len(found["member"]["members"]) == 3
+    assert found["member"]["clients"].keys() >= {"member", "operator"}
+    members[2].stop()
+    found = look(*unix, code=1)
+    assert [bool(server["problem"]) for server in found["servers"]] == [False, False, True]
+    members[2].start()
+    assert all(server["model"] == "relay" for server in look(*places, code=0)["servers"])
+
+
+def test_a_backup_is_restored_and_the_count_goes_on(members: list[Served], places: list[str], tmp_path: Path) -> None:
+    add(places, "kept" * 3)
+    size = operate.backup(places, tmp_path / "backup.db")
+    assert size > 1000
+    seq = add(places, "lost" * 4)
+    with pytest.raises(MappingError, match="does not restore"):
+        operate.restore(places, tmp_path / "backup.db")  # an operator may not write the rules of the roles
+    assert operate.restore([members[0].remote], tmp_path / "backup.db") > seq
+    with Writer([members[0].remote]) as writer:
+        names = {row["name"] for row in writer.read()["Vpc"].values()}
+    assert "kept" * 3 in names
+    assert "lost" * 4 not in names
+    (tmp_path / "junk").write_text("junk")
+    with pytest.raises(MappingError, match="is no backup"):
+        operate.restore([members[0].remote], tmp_path / "junk")
+    before, after = operate.compact(members[0].folder / "mapping.db")
+    assert after < before
+
+
+def test_a_relay_passes_on_what_members_say(site: Site, members: list[Served], places: list[str]) -> None:
+    port = free_port(LOOPBACK)
+    source = f"unix:{members[0].folder}/mapping.sock"
+    relay = Served(site.folder / "relay", site.issue("member", "r1").folder, "--relay", source)
+    relay._argv += ["--operators", f"pssl:{port}:{LOOPBACK}"]
+    relay.start()
+    try:
+        place = f"ssl:{LOOPBACK}:{port}"
+        wait_until(lambda: operate.look(place).connected, WITHIN, "the relay")
+        seq = add([place], "relayed" * 3)
+        with Writer(places) as writer:
+            assert writer.transact([], "test").config_seq == seq + 1
+    finally:
+        relay.stop()
+
+
+def test_a_running_database_of_the_schema_before_is_brought_to_this_one(tmp_path: Path) -> None:
+    """What served version 1.0.0, and clients that follow it, go on: rows are kept, and the roles hold."""
+    remote, file = f"unix:{tmp_path}/mapping.sock", tmp_path / "mapping.db"
+    subprocess.run(["ovsdb-tool", "create", str(file), str(OLD)], check=True)
+    service._start(tmp_path, "mapping", service.command(file, [f"p{remote}"]))
+    try:
+        row = {"name": "host-a", "vtep_ip": "192.0.2.1", "encap": "vxlan"}
+        row |= {"guest_datapath": "00000067c0000201", "nic_datapath": "0000006ec0000201"}
+        vpc = {"name": "blue", "vni": 1, "router_mac": "0a:00:5e:00:00:01", "mtu": 1400, "subnets": "10.0.0.0/24"}
+        inserts = [{"op": "insert", "table": "Host", "row": row}, {"op": "insert", "table": "Vpc", "row": vpc}]
+        transact(remote, None, {"op": "insert", "table": "Global", "row": {"config_seq": 7}}, *inserts)
+        assert operate.convert([remote]) == ("1.0.0", schema.version())
+        replica = Replica([remote])
+        assert replica.wait_in_sync(WITHIN * 1000)
+        replica.session.close()
+        assert [host.name for host in replica.snapshot.hosts.values()] == ["host-a"]
+        assert [vpc.name for vpc in replica.snapshot.vpcs.values()] == ["blue"]
+        assert replica.config_seq == 8
+        (found,) = transact(remote, None, {"op": "select", "table": "RBAC_Role", "where": [], "columns": ["name"]})
+        assert {role["name"] for role in found["rows"]} == {"operator", "controller", "host"}
+        assert operate.convert([remote]) == (schema.version(), schema.version())
+    finally:
+        service.stop(tmp_path)
