@@ -21,7 +21,7 @@ OVN := $(VENV)/ovn
 OVN_DOWNLOAD := apt-get download -qq -o APT::Sandbox::User=root ovn-common ovn-central ovn-host
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo mininet test test-unit test-ovs test-net attack flood lint bench bench-quick bench-setup clean
+.PHONY: help setup system demo mininet test test-unit test-ovs test-net attack flood lint bench bench-quick bench-setup clean fault
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ test-ovs: setup ## Tests on a private Open vSwitch, without root
 
 test-net: setup ## Tests with real traffic between namespaces, as root
 	$(AS_ROOT) pytest -p no:cacheprovider tests/net
+
+fault: setup ## Three members of the database under load, and five minutes of faults at random, as root
+	$(SUDO) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 LOCKGATE_FAULT_SECONDS=300 \
+		$(RUN) pytest -p no:cacheprovider tests/net/test_cluster_faults.py
 
 attack: setup ## A malicious guest and a malicious neighbour on the substrate try all that docs/security.md names, as root
 	$(AS_ROOT) pytest -p no:cacheprovider tests/attack

@@ -16,6 +16,7 @@ from mapping.replica import Replica
 from mapping.rows import READ_COLUMNS, STATUS_COLUMNS
 from topo import netns
 from topo.host import OPENFLOW_PORT
+from topo.members import Members
 from topo.ovs import end, pid_of
 from topo.spec import CONTROL_IP, CONTROL_NETWORK, LabError
 from topo.waiting import wait_until
@@ -26,12 +27,17 @@ _TAIL_LINES: Final = 25
 
 
 class Control:
-    """`remote` is the database as programs on this machine reach it, in whatever namespace they are."""
+    """`remote` is the database as programs on this machine reach it, in whatever namespace they are.
 
-    def __init__(self, namespace: str, folder: Path) -> None:
+    With `secure` it is a cluster of three members, and every connection is TLS. Without, it is one server, and what
+    goes over the lab's own control network is plain TCP.
+    """
+
+    def __init__(self, namespace: str, folder: Path, *, secure: bool = False) -> None:
         self.namespace = namespace
         self.folder = folder
-        self.remote = f"unix:{folder}/mapping.sock"
+        self.members = Members(namespace, folder) if secure else None
+        self.remote = ",".join(self.members.remotes) if self.members else f"unix:{folder}/mapping.sock"
         self.controller_log = folder / "controller.log"
         self._database_pid = folder / "mapping.pid"
         self._controller_pid = folder / "controller.pid"
@@ -45,10 +51,23 @@ class Control:
             f"addr add {CONTROL_IP}/{CONTROL_NETWORK.prefixlen} dev br0\n"
             "link set dev br0 up",
         )
+        if self.members:
+            self.members.create()
+
+    def tls(self, role: str, name: str) -> Path | None:
+        """The folder of somebody's certificate, if the lab has any."""
+        return self.members.tls(role, name) if self.members else None
+
+    @property
+    def openflow(self) -> str:
+        """The controller, as switches connect to it."""
+        return f"{'ssl' if self.members else 'tcp'}:{CONTROL_IP}:{OPENFLOW_PORT}"
 
     @property
     def database_runs(self) -> bool:
         """Whether the database's process is there."""
+        if self.members:
+            return any(member.runs for member in self.members.all)
         return pid_of(self._database_pid) is not None
 
     @property
@@ -58,11 +77,16 @@ class Control:
 
     def start_database(self) -> None:
         """Start the mapping database on the file that it had, or a new one."""
+        if self.members:
+            self.members.start()
+            return
         remotes = (f"p{self.remote}", f"ptcp:{DATABASE_PORT}:{CONTROL_IP}")
         service.start(self.folder, remotes, prefix=netns.inside(self.namespace, []))
 
     def kill_database(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End the mapping database, at once by default."""
+        for member in self.members.all if self.members else ():
+            member.kill(how)
         end(self._database_pid, how)
 
     def start_controller(self) -> None:
@@ -74,6 +98,11 @@ class Control:
             *("--pid-file", str(self._controller_pid)),
         ]
         env = os.environ | {"LOCKGATE_DB": f"tcp:{CONTROL_IP}:{DATABASE_PORT}"}
+        if self.members:
+            tls = self.members.tls("controller", "c1")
+            env |= {"LOCKGATE_DB": ",".join(member.front for member in self.members.all), "LOCKGATE_TLS": str(tls)}
+            argv += ["--ofp-ssl-listen-port", str(OPENFLOW_PORT), "--ctl-privkey", f"{tls}/key.pem"]
+            argv += ["--ctl-cert", f"{tls}/cert.pem", "--ca-certs", f"{tls}/host.pem"]
         netns.start(self.namespace, argv, self.controller_log, env)
         try:
             wait_until(lambda: self.controller_runs, _STARTED_SECONDS, "ryu-manager to start")
@@ -120,7 +149,7 @@ class Control:
     @contextlib.contextmanager
     def _replica(self) -> Iterator[Replica]:
         columns = {table: (*names, *STATUS_COLUMNS.get(table, ())) for table, names in READ_COLUMNS.items()}
-        replica = Replica([self.remote], columns)
+        replica = Replica(self.remote.split(","), columns)
         try:
             if not replica.wait_in_sync(5000):
                 why = replica.refused or replica.session.error or "no answer"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Final
@@ -19,9 +19,21 @@ OPENFLOW_PORT: Final = 6653
 
 
 class Host:
-    """`ofctl`, `vsctl` and `appctl` talk to the host's own Open vSwitch."""
+    """`ofctl`, `vsctl` and `appctl` talk to the host's own Open vSwitch.
 
-    def __init__(self, spec: HostSpec, namespace: str, folder: Path) -> None:
+    `controller` is its OpenFlow target, and `tls` makes the folder of its certificate, if the lab has any.
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        namespace: str,
+        folder: Path,
+        controller: str = f"tcp:{CONTROL_IP}:{OPENFLOW_PORT}",
+        tls: Callable[[], Path | None] = lambda: None,
+    ) -> None:
+        self._controller = controller
+        self._tls = tls
         self.spec = spec
         self.name = spec.name
         self.namespace = namespace
@@ -56,7 +68,8 @@ class Host:
             vtep_ip=ip_interface(spec.vtep).ip,
             guest_datapath=spec.guest_datapath,
             nic_datapath=spec.nic_datapath,
-            controllers=[f"tcp:{CONTROL_IP}:{OPENFLOW_PORT}"],
+            controllers=[self._controller],
+            tls=self._tls(),
         )
         bridges.build(self.vsctl, config)
         self._address()

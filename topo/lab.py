@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -38,7 +39,7 @@ Say = Callable[[str], None]
 class Lab:
     """A lab by name. It need not exist: `up` makes it, `down` removes it, and `state` says how things are."""
 
-    def __init__(self, name: str = DEFAULT, say: Say = lambda _: None) -> None:
+    def __init__(self, name: str = DEFAULT, say: Say = lambda _: None, *, secure: bool = False) -> None:
         # No sign in it: then no lab's prefix is the beginning of another's.
         if not _NAME.fullmatch(name):
             raise LabError(f"lab name {name!r}: use 1 to 16 lower case letters and digits")
@@ -46,7 +47,7 @@ class Lab:
         self.folder = FOLDER / name
         self.prefix = removal.prefix(name)
         self.substrate = f"{self.prefix}substrate"
-        self.control = Control(f"{self.prefix}control", self.folder)
+        self.control = Control(f"{self.prefix}control", self.folder, secure=secure)
         self.hosts: dict[str, Host] = {}
         self.guests: dict[str, Guest] = {}
         self._say = say
@@ -75,7 +76,13 @@ class Lab:
         """One of "down", "up" and "broken": begun and not finished, or something of it has died."""
         if not self.folder.exists() and not netns.names(self.prefix):
             return "down"
-        wanted = {self.substrate, self.control.namespace, *(node.namespace for node in self._nodes())}
+        members = self.control.members.all if self.control.members else []
+        wanted = {
+            self.substrate,
+            self.control.namespace,
+            *(member.namespace for member in members),
+            *(node.namespace for node in self._nodes()),
+        }
         alive = self.control.database_runs and all(host.ovs.running() for host in self.hosts.values())
         whole = self._spec_file.exists() and wanted == set(netns.names(self.prefix))
         return "up" if whole and alive else "broken"
@@ -220,7 +227,13 @@ class Lab:
 
     def _take(self, spec: Spec) -> None:
         self.hosts = {
-            host.name: Host(host, f"{self.prefix}h-{host.name}", self.folder / "hosts" / host.name)
+            host.name: Host(
+                host,
+                f"{self.prefix}h-{host.name}",
+                self.folder / "hosts" / host.name,
+                self.control.openflow,
+                partial(self.control.tls, "host", host.name),
+            )
             for host in spec.hosts
         }
         self.guests = {

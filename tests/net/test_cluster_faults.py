@@ -1,0 +1,314 @@
+"""Three members, TLS everywhere, a steady write load, traffic between guests, and one fault after another.
+
+2 hosts, 1 VPC, 1 guest on each host; 3 members; 1 controller. Each transaction of the load writes two rows.
+
+LOCKGATE_FAULT_SECONDS (`make fault`) makes it long and random; without, each fault of a few comes once.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from flows.desired import desired
+from flows.pipeline import BR_GUEST, BR_NIC
+from flows.view import view
+from mapping import operate, schema, service
+from mapping.errors import MappingError
+from mapping.replica import Replica
+from mapping.writer import Writer
+from tests.conftest import Figure
+from topo.host import Host
+from topo.lab import Lab
+from topo.members import Member
+from topo.pings import pinging
+from topo.waiting import wait_until
+
+BRIDGES = (BR_GUEST, BR_NIC)
+SECONDS = float(os.environ.get("LOCKGATE_FAULT_SECONDS", "0"))
+GONE_SECONDS = 60 if SECONDS else 5
+WITHIN = 60
+DISK = 8 << 20
+"""Bytes of the small disk that each member is given."""
+
+FILE = """\
+vpcs:
+  red: {vni: 5001, subnets: [10.0.0.0/16]}
+hosts:
+  h1: {vtep: 192.0.2.1}
+  h2: {vtep: 192.0.2.2, encap: geneve}
+ports:
+  a: {vpc: red, host: h1, mac: "02:00:00:00:00:0a", addresses: [10.0.0.10]}
+  b: {vpc: red, host: h2, mac: "02:00:00:00:00:0b", addresses: [10.0.0.11]}
+"""
+
+
+class Load:
+    """Writes pairs of mappings, one transaction after another, through whichever member answers."""
+
+    def __init__(self, remotes: list[str]) -> None:
+        self.acknowledged: set[int] = set()
+        self.refused = 0
+        self._remotes = remotes
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _write(self) -> None:
+        number, turn = 0, 0
+        while not self._stop.is_set():
+            turn += 1
+            places = self._remotes[turn % len(self._remotes) :] + self._remotes[: turn % len(self._remotes)]
+            with suppress(MappingError), Writer(places, timeout_ms=3000) as writer:
+                while not self._stop.wait(0.05):
+                    number += 1
+                    writer.transact(pair(number), "load")
+                    self.acknowledged.add(number)
+            self.refused += 1
+
+
+def pair(number: int) -> list[dict[str, Any]]:
+    """Two addresses more for the port of guest b."""
+    where = {"op": "insert", "table": "Mapping"}
+    refs = {"vpc": ["uuid", IDS["red"]], "port": ["uuid", IDS["b"]]}
+    return [{**where, "row": {"ip": f"10.0.{block + number // 250}.{number % 250 + 1}", **refs}} for block in (1, 128)]
+
+
+IDS: dict[str, str] = {}
+
+
+class Faults:
+    """What can be done to the members, each undone before it returns."""
+
+    def __init__(self, lab: Lab) -> None:
+        assert lab.control.members
+        self.lab = lab
+        self.members = lab.control.members.all
+
+    def leader(self) -> Member:
+        found: list[Member] = []
+
+        def there() -> bool:
+            found[:] = [each for each in self.members if each.runs and operate.look(each.remote).leader]
+            return bool(found)
+
+        wait_until(there, WITHIN, "a leader")
+        return found[0]
+
+    def follower(self) -> Member:
+        leader = self.leader()
+        return random.choice([each for each in self.members if each is not leader])
+
+    def whole(self) -> None:
+        def joined() -> bool:
+            seen = [operate.look(each.remote) for each in self.members]
+            return all(each.connected and not each.problem for each in seen)
+
+        wait_until(joined, WITHIN, "all members to be together")
+
+    def kill_leader(self) -> None:
+        self._again(self.leader())
+
+    def kill_follower(self) -> None:
+        self._again(self.follower())
+
+    def _again(self, member: Member) -> None:
+        member.kill()
+        time.sleep(1)  # for how long it is gone
+        member.start()
+
+    def pause_leader(self) -> None:
+        leader = self.leader()
+        leader.signal(signal.SIGSTOP)
+        time.sleep(10 if SECONDS else 3)
+        leader.signal(signal.SIGCONT)
+
+    def partition_leader(self) -> None:
+        self._cut_off(self.leader())
+
+    def partition_follower(self) -> None:
+        self._cut_off(self.follower())
+
+    def _cut_off(self, member: Member) -> None:
+        member.plug(into=False)
+        time.sleep(5)
+        member.plug(into=True)
+
+    def fill_disk(self) -> None:
+        member = self.follower()
+        full = member.folder / "full"
+        with full.open("wb") as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        time.sleep(3)
+        full.unlink()
+        member.kill()
+        member.start()
+
+    def corrupt_file(self) -> None:
+        """What no member can mend by itself: the operator takes it out of the cluster, and lets it join again."""
+        member = self.follower()
+        other = next(each for each in self.members if each is not member)
+        said = operate.member(other.folder / "mapping.db")
+        assert said
+        member.kill()
+        file = member.folder / "mapping.db"
+        content = bytearray(file.read_bytes())
+        place = content.index(b"\n", len(content) // 2) + 200
+        content[place : place + 64] = bytes(64)
+        file.write_bytes(bytes(content))
+        with suppress(MappingError):  # it may not even start
+            member.start()
+        member.kill()
+        file.unlink()
+        text = service.appctl(other.folder, "mapping", "cluster/status", schema.DATABASE)
+        sid = next(line.split()[0] for line in text.splitlines() if f"at {member.raft})" in line)
+        service.appctl(other.folder, "mapping", "cluster/kick", schema.DATABASE, sid)
+        wait_until(lambda: member.raft not in self._known(other), WITHIN, "the member to be let go")
+        member.start(other.raft)
+
+    @staticmethod
+    def _known(member: Member) -> dict[str, str]:
+        said = operate.member(member.folder / "mapping.db")
+        return said.members if said else {}
+
+    def restart_all(self) -> None:
+        for member in self.members:
+            member.kill(signal.SIGTERM)
+        for member in self.members:
+            member.start()
+
+
+LONG = ("kill_leader", "kill_follower", "pause_leader", "partition_leader", "partition_follower", "fill_disk")
+SHORT = ("kill_leader", "partition_leader", "corrupt_file", "restart_all")
+
+
+@pytest.fixture
+def cluster_lab(tmp_path: Path) -> Iterator[Lab]:
+    file = tmp_path / "mapping.yaml"
+    file.write_text(FILE)
+    lab = Lab(f"t{os.getpid()}f", secure=True)
+    assert lab.control.members
+    mounted: list[Path] = []
+    create = lab.control.members.create
+
+    def create_on_small_disks() -> None:
+        create()
+        for member in lab.control.members.all if lab.control.members else ():
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(member.folder)], check=True)
+            mounted.append(member.folder)
+
+    lab.control.members.create = create_on_small_disks  # type: ignore[method-assign]
+    try:
+        lab.up(file)
+        yield lab
+    finally:
+        for member in lab.control.members.all:
+            member.kill()
+        for folder in mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+        lab.down()
+
+
+def test_nothing_that_was_acknowledged_is_lost(cluster_lab: Lab, figure: Figure) -> None:
+    lab, faults = cluster_lab, Faults(cluster_lab)
+    remotes = lab.control.remote.split(",")
+    with Writer(remotes) as writer:
+        tables = writer.read()
+        IDS["red"], IDS["b"] = (
+            next(uuid for uuid, row in tables[table].items() if row["name"] == name)
+            for table, name in (("Vpc", "red"), ("Port", "b"))
+        )
+    seed = random.randrange(1 << 32)
+    chosen = random.Random(seed)
+    done: list[str] = []
+    with pinging(lab.guest("a"), lab.guest("b").ip) as pings:
+        with Load(remotes) as load:
+            deadline = time.monotonic() + SECONDS
+            todo = list(SHORT)
+            while todo or time.monotonic() < deadline:
+                name = todo.pop(0) if todo else chosen.choice((*LONG, "corrupt_file", "restart_all"))
+                before = len(load.acknowledged)
+                act: Callable[[], None] = getattr(faults, name)
+                act()
+                faults.whole()
+                wait_until(lambda: len(load.acknowledged) > before + 5, WITHIN, f"writes after {name}")  # noqa: B023
+                done.append(name)
+        lab.control.wait_applied(WITHIN)
+        assert_state(lab, load)
+        all_gone(lab, faults)
+    figure(f"faults (seed {seed})", len(done), ", ".join(done))
+    figure("transactions acknowledged", len(load.acknowledged), f"; the writer connected again {load.refused} times")
+    assert pings.lost == 0, pings
+
+
+def all_gone(lab: Lab, faults: Faults) -> None:
+    """No member is left for a while: the last flows stay, it is said, and nobody has to do anything afterwards."""
+    before = {(host.name, bridge): cookies(host, bridge) for host in lab.hosts.values() for bridge in BRIDGES}
+    log = lab.control.controller_log
+    said_before = log.read_text().count(" lost (")
+    for member in faults.members:
+        member.kill()
+    wait_until(lambda: log.read_text().count(" lost (") > said_before, WITHIN, "the controller to say so")
+    argv = [sys.executable, "-m", "mapping.cli", "--db", lab.control.remote, "status"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert said.returncode == 1
+    assert said.stderr.startswith("no mapping database at")
+    time.sleep(GONE_SECONDS)
+    assert {(host.name, bridge): cookies(host, bridge) for host in lab.hosts.values() for bridge in BRIDGES} == before
+    for member in faults.members:
+        member.start()
+    faults.whole()
+    with Writer(lab.control.remote.split(",")) as writer:
+        writer.transact([], "after all were gone")
+    lab.control.wait_applied(WITHIN)
+
+
+def assert_state(lab: Lab, load: Load) -> None:
+    """All that was acknowledged is there, nothing is half there, and switches hold what the pure function says."""
+    replica = Replica(lab.control.remote.split(","))
+    with closing(replica.session):
+        assert replica.wait_until(lambda: replica.current, WITHIN * 1000)
+    snapshot = replica.snapshot
+    there = {mapping.ip for mapping in snapshot.mappings.values()}
+    for number in range(1, max(load.acknowledged) + 50):
+        found = [operation["row"]["ip"] in there for operation in pair(number)]
+        assert len(set(found)) == 1, f"transaction {number} is half there"
+        assert found[0] or number not in load.acknowledged, f"transaction {number} was acknowledged, and is lost"
+    for host in lab.hosts.values():
+        row = next(row for row in snapshot.hosts.values() if row.name == host.name)
+        for bridge in BRIDGES:
+            lines = host.ofctl("show", bridge).splitlines()
+            names = [line.split("(")[1].split(")")[0] for line in lines if "addr:" in line]
+            ports = {name: int(host.vsctl("get", "Interface", name, "ofport")) for name in names}
+            wanted = set(desired(bridge, view(snapshot, row), ports))
+            wait_until(partial(holds, host, bridge, wanted), WITHIN, f"{host.name} {bridge} to hold what is desired")
+
+
+def holds(host: Host, bridge: str, wanted: set[int]) -> bool:
+    return cookies(host, bridge) == wanted
+
+
+def cookies(host: Host, bridge: str) -> set[int]:
+    dump = host.ofctl("dump-flows", bridge, "--no-stats")
+    return {int(line.split("cookie=")[1].split(",")[0], 16) for line in dump.splitlines() if "cookie=" in line}
