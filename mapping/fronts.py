@@ -13,6 +13,7 @@ messages without end, has at most the front of his own role to bring down, which
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -24,8 +25,9 @@ from mapping.errors import MappingError
 from mapping.tls import Identity
 
 ROLES: Final = ("operator", "controller", "host")
-MEMORY: Final = 4 << 30
-"""Bytes of address space that a front may take. One that is sent a message without end ends there."""
+_MEMORY: Final = "4294967296"
+"""Bytes of address space that a front may take, unless LOCKGATE_FRONT_BYTES says: it keeps what it is sent of a message
+until the end of that comes, so one that is sent a message without end ends there."""
 
 _PLACE: Final = re.compile(r"pssl:([0-9]{1,5}):[0-9a-f.:\[\]]+")
 
@@ -70,7 +72,7 @@ def command(role: str, places: Sequence[str], core: Path, folder: Path, identity
         if done.returncode:
             raise MappingError(f"{file} cannot be made: {done.stderr.strip()}: make room, or choose another --file")
     return [
-        *("prlimit", f"--as={MEMORY}", "ovsdb-server"),
+        *("prlimit", f"--as={os.environ.get('LOCKGATE_FRONT_BYTES', _MEMORY)}", "ovsdb-server"),
         *(str(file), f"relay:{schema.DATABASE}:unix:{core}", "--remote=db:Lockgate_Front,Front,places"),
         *tls_options(identity, role),
     ]

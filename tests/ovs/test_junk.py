@@ -1,0 +1,184 @@
+"""What whoever holds a key can send to the ports that listen, past the handshake: no crash, and others are served.
+
+Without a key nobody gets so far: `test_roles.py`, `test_identity.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from flows.pipeline import BR_NIC
+from mapping.tls import Identity
+from tests.build import HOST_A, HOST_B, TWO_HOSTS
+from tests.database import clear, insert
+from tests.ovs.conftest import free_port
+from tests.ovs.dummy import LOOPBACK, Controller, DummyHost
+from tests.ovs.test_operate import Served
+from tests.site import FRONTS, Site, transact
+from topo.waiting import wait_until
+
+MEMORY = 300 << 20
+SELECT = {"op": "select", "table": "Host", "where": []}
+EVERYTHING: dict[str, object] = {table: [{}] for table in ("Global", "Host", "Vpc", "Port", "Mapping")}
+
+
+def asked(method: str, params: list[object]) -> bytes:
+    return json.dumps({"id": 1, "method": method, "params": params}).encode()
+
+
+JUNK = {
+    "random bytes": random.Random(1).randbytes(1 << 18),
+    "truncated JSON": asked("transact", ["Lockgate_Mapping", SELECT])[:-20],
+    "nested without end": b'{"a":' * 100_000,
+    "not an object": b"[1,2,3]",
+    "no method": b'{"id":1}',
+    "unknown method": asked("\0junk", [None]),
+    "wrong parameters": asked("transact", [{"a": 1}, 5, None]),
+    "a million operations": asked("transact", ["Lockgate_Mapping", *[{"op": "abort"}] * 100_000]),
+    "HTTP": b"GET / HTTP/1.1\r\n\r\n",
+}
+
+
+class Ports:
+    """A member with small fronts, as `lockgate mapping serve` runs them, and a controller with one host."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.site = site = Site(folder, LOOPBACK)
+        site.remotes = {role: f"ssl:{LOOPBACK}:{free_port()}" for role in FRONTS}
+        words = [word for role in FRONTS for word in (f"--{role}s", self.place(role))]
+        self.served = Served(folder / "db", site.member.folder, *words)
+        self.served._env["LOCKGATE_FRONT_BYTES"] = str(MEMORY)
+        self.served.start()
+        stack.callback(self.served.stop)
+        transact(site.socket, None, *clear(), {"op": "insert", "table": "Global", "row": {}}, *insert(TWO_HOSTS))
+        port, identity = free_port(), site.issue("controller", "c1")
+        self.openflow = f"ssl:{LOOPBACK}:{port}"
+        self.controller = Controller(folder, site.remotes["controller"], port, free_port(), identity.folder)
+        stack.callback(self.controller.stop)
+        self.controller.start()
+        tls = site.issue("host", "host-a").folder
+        self.a = DummyHost(folder / "a", HOST_A, self.openflow, "external_ids:x=y", HOST_B, tls=tls)
+        stack.callback(self.a.ovs.stop)
+        self.a.start()
+        wait_until(lambda: len(self.a.cookies(BR_NIC)) > 5, 30, "host-a to be served")
+
+    def place(self, role: str) -> str:
+        _, host, port = self.site.remotes[role].split(":")
+        return f"pssl:{port}:{host}"
+
+    def connect(self, remote: str, identity: Identity) -> ssl.SSLSocket:
+        _, host, port = remote.split(":")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.load_cert_chain(identity.file("cert"), identity.file("key"))
+        connection = context.wrap_socket(socket.create_connection((host, int(port)), timeout=10))
+        connection.settimeout(5)
+        return connection
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
+    with ExitStack() as stack:
+        yield Ports(tmp_path_factory.mktemp("junk"), stack)
+
+
+@pytest.mark.parametrize("role", FRONTS)
+def test_junk_at_the_database(ports: Ports, role: str) -> None:
+    remote, thief = ports.site.remotes[role], ports.site.issue(role, "host-b")
+    for name, junk in JUNK.items():
+        with ports.connect(remote, thief) as connection, suppress(OSError):
+            connection.sendall(junk)
+            # The other end answers, or ends it, or waits for more.
+            connection.settimeout(0.2)
+            connection.recv(100)
+        assert transact(remote, ports.site.issue(role, "host-a"), SELECT)[0]["rows"], name
+    assert "is started again" not in ports.served.log.read_text()
+
+
+def test_rows_that_are_too_large_are_refused(ports: Ports) -> None:
+    remote, thief = ports.site.remotes["host"], ports.site.issue("host", "host-b")
+    for row in (
+        {"status": ["map", [["problem", "x" * (10 << 20)]]]},
+        {"status": ["map", [[str(number), ""] for number in range(100_000)]]},
+        {"drops": ["map", [["x" * 1000, 1]]]},
+    ):
+        update = {"op": "update", "table": "Host", "where": [["name", "==", "host-b"]], "row": row}
+        (result, *_) = transact(remote, thief, update)
+        assert result["error"] in ("constraint violation", "syntax error"), result
+
+
+def test_readers_that_do_not_read_take_nothing(ports: Ports) -> None:
+    """Each asks for everything many times over and reads none of it: what waits for them is not kept without bound."""
+    remote, thief = ports.site.remotes["host"], ports.site.issue("host", "host-b")
+    before = resident(ports, "host")
+    with ExitStack() as stack:
+        for _ in range(5):
+            connection = stack.enter_context(ports.connect(remote, thief))
+            connection.settimeout(1)
+            with suppress(TimeoutError):
+                for number in range(20_000):
+                    connection.sendall(asked("monitor_cond", ["Lockgate_Mapping", number, EVERYTHING]))
+        assert transact(remote, ports.site.issue("host", "host-a"), SELECT)[0]["rows"]
+        assert resident(ports, "host") < before + (100 << 20)
+
+
+def resident(ports: Ports, role: str) -> int:
+    """Bytes of memory that a front has."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if str(ports.served.folder / f"{role}.db").encode() in words and b"ovsdb-server" in words[0]:
+                return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    raise AssertionError(role)
+
+
+def test_a_message_without_end_ends_one_front_which_comes_back(ports: Ports) -> None:
+    remote, thief = ports.site.remotes["host"], ports.site.issue("host", "host-b")
+    with ports.connect(remote, thief) as connection, pytest.raises(OSError, match=r"."):  # noqa: PT012
+        connection.sendall(b'{"id":1,"method":"')
+        for _ in range(2 * MEMORY >> 20):
+            connection.sendall(b"a" * (1 << 20))
+    # The others, and the member, never noticed.
+    assert transact(ports.site.remotes["controller"], ports.site.issue("controller", "c2"), SELECT)[0]["rows"]
+    wait_until(lambda: "host: the front has ended" in ports.served.log.read_text(), 20, "it to be said")
+    wait_until(lambda: serves(remote, ports.site.issue("host", "host-a")), 20, "the front to be back")
+
+
+def serves(remote: str, identity: Identity) -> bool:
+    with suppress(ConnectionError, TimeoutError):
+        return bool(transact(remote, identity, SELECT)[0].get("rows"))
+    return False
+
+
+def test_junk_at_the_openflow_port(ports: Ports) -> None:
+    thief = ports.site.issue("host", "host-b")
+    hello = bytes([6, 0, 0, 8, 0, 0, 0, 1])
+    for junk in (
+        JUNK["random bytes"],
+        JUNK["HTTP"],
+        bytes(1 << 16),
+        hello + bytes([6, 6, 0, 0]) * 1000,  # a features reply of no length
+        hello + bytes([6, 6, 0xFF, 0xFF]) + bytes(100),  # of which the end never comes
+        hello * 10_000,
+    ):
+        with ports.connect(ports.openflow, thief) as connection, suppress(OSError):
+            connection.sendall(junk)
+            connection.settimeout(0.2)
+            while connection.recv(1000):
+                pass
+    where = [["name", "==", "host-a"]]
+    # Still served: a flow that somebody deletes is put back.
+    wanted = ports.a.cookies(BR_NIC)
+    ports.a.ovs.ofctl("del-flows", BR_NIC)
+    wait_until(lambda: ports.a.cookies(BR_NIC) == wanted, 30, "the flows of host-a")
+    (row,) = transact(ports.site.socket, None, {**SELECT, "where": where})
+    assert dict(row["rows"][0]["status"][1])["nic"] == "connected"
