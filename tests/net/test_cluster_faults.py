@@ -40,7 +40,7 @@ BRIDGES = (BR_GUEST, BR_NIC)
 SECONDS = float(os.environ.get("LOCKGATE_FAULT_SECONDS", "0"))
 GONE_SECONDS = 60 if SECONDS else 5
 WITHIN = 60
-DISK = 8 << 20
+DISK = 32 << 20
 """Bytes of the small disk that each member is given."""
 
 FILE = """\
@@ -156,10 +156,9 @@ class Faults:
     def fill_disk(self) -> None:
         member = self.follower()
         full = member.folder / "full"
-        with full.open("wb") as file, suppress(OSError):
+        with full.open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(4096))
-                file.flush()
         time.sleep(3)
         full.unlink()
         member.kill()
