@@ -28,14 +28,14 @@ Listen = Annotated[
     ),
 ]
 Operators = Annotated[
-    list[str] | None, typer.Option(envvar="LOCKGATE_OPERATORS", help="Where operators connect, like pssl:6641:IP.")
+    list[str] | None, typer.Option(envvar="LOCKGATE_FOR_OPERATORS", help="Where operators connect, like pssl:6641:IP.")
 ]
 Controllers = Annotated[
     list[str] | None,
-    typer.Option(envvar="LOCKGATE_CONTROLLERS", help="Where controllers of many hosts connect, like pssl:6642:IP."),
+    typer.Option(envvar="LOCKGATE_FOR_CONTROLLERS", help="Where controllers of many hosts connect, like pssl:6642:IP."),
 ]
 Hosts = Annotated[
-    list[str] | None, typer.Option(envvar="LOCKGATE_HOSTS", help="Where hosts connect, like pssl:6640:IP.")
+    list[str] | None, typer.Option(envvar="LOCKGATE_FOR_HOSTS", help="Where hosts connect, like pssl:6640:IP.")
 ]
 Cluster = Annotated[
     str | None,
