@@ -162,14 +162,16 @@ class Faults:
         time.sleep(3)
         full.unlink()
         member.kill()
-        member.start()
+        try:
+            member.start()
+        except MappingError as error:
+            # Open vSwitch 3.1 leaves out what it cannot write, and writes on when there is room: the file has a hole.
+            assert "error reading record" in str(error), error  # noqa: PT017 - it may as well start
+            self._join_again(member)
 
     def corrupt_file(self) -> None:
         """What no member can mend by itself: the operator takes it out of the cluster, and lets it join again."""
         member = self.follower()
-        other = next(each for each in self.members if each is not member)
-        said = operate.member(other.folder / "mapping.db")
-        assert said
         member.kill()
         file = member.folder / "mapping.db"
         content = bytearray(file.read_bytes())
@@ -179,7 +181,11 @@ class Faults:
         with suppress(MappingError):  # it may not even start
             member.start()
         member.kill()
-        file.unlink()
+        self._join_again(member)
+
+    def _join_again(self, member: Member) -> None:
+        (member.folder / "mapping.db").unlink()
+        other = self.leader()
         text = service.appctl(other.folder, "mapping", "cluster/status", schema.DATABASE)
         sid = next(line.split()[0] for line in text.splitlines() if f"at {member.raft})" in line)
         service.appctl(other.folder, "mapping", "cluster/kick", schema.DATABASE, sid)
