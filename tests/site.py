@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,17 @@ class Site:
         service.stop(self.folder / "db")
 
 
+def shake_hands(remote: str, identity: Identity) -> ssl.SSLSocket:
+    """Connect to anything that speaks TLS, whoever it is; OSError if it refuses the certificate."""
+    _, host, port = remote.split(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(identity.file("cert"), identity.file("key"))
+    connection = context.wrap_socket(socket.create_connection((host, int(port)), timeout=10))
+    connection.settimeout(5)
+    return connection
+
+
 def free_port(address: str) -> int:
     """A port that nobody listens at now."""
     with socket.socket() as probe:
@@ -61,16 +73,18 @@ def transact(
     remote: str, identity: Identity | None, *operations: Operation, database: str = schema.DATABASE
 ) -> list[dict[str, Any]]:
     """Send one transaction and return each operation's result; ConnectionError, and why, if the server refuses us."""
-    session = Session([remote], identity)
-    try:
-        return _results(_answer(session, "transact", [database, *operations]))
-    finally:
-        session.close()
-
-
-def _results(message: Message) -> list[dict[str, Any]]:
+    message = ask(remote, identity, "transact", [database, *operations])
     assert not message.get("error"), message
     return [result or {} for result in message["result"]]
+
+
+def ask(remote: str, identity: Identity | None, method: str, params: list[Any]) -> Message:
+    """Send a request of any kind and return the reply; raises as `transact`."""
+    session = Session([remote], identity)
+    try:
+        return _answer(session, method, params)
+    finally:
+        session.close()
 
 
 def _answer(session: Session, method: str, params: list[Any]) -> Message:

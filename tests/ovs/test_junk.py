@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
-import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -23,7 +21,7 @@ from tests.database import clear, insert
 from tests.ovs.conftest import free_port
 from tests.ovs.dummy import LOOPBACK, Controller, DummyHost
 from tests.ovs.test_operate import Served
-from tests.site import FRONTS, Site, transact
+from tests.site import FRONTS, Site, shake_hands, transact
 from topo.waiting import wait_until
 
 MEMORY = 300 << 20
@@ -75,15 +73,6 @@ class Ports:
         _, host, port = self.site.remotes[role].split(":")
         return f"pssl:{port}:{host}"
 
-    def connect(self, remote: str, identity: Identity) -> ssl.SSLSocket:
-        _, host, port = remote.split(":")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.load_cert_chain(identity.file("cert"), identity.file("key"))
-        connection = context.wrap_socket(socket.create_connection((host, int(port)), timeout=10))
-        connection.settimeout(5)
-        return connection
-
 
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
@@ -95,7 +84,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
 def test_junk_at_the_database(ports: Ports, role: str) -> None:
     remote, thief = ports.site.remotes[role], ports.site.issue(role, "host-b")
     for name, junk in JUNK.items():
-        with ports.connect(remote, thief) as connection, suppress(OSError):
+        with shake_hands(remote, thief) as connection, suppress(OSError):
             connection.sendall(junk)
             # The other end answers, or ends it, or waits for more.
             connection.settimeout(0.2)
@@ -122,7 +111,7 @@ def test_readers_that_do_not_read_take_nothing(ports: Ports) -> None:
     before = resident(ports, "host")
     with ExitStack() as stack:
         for _ in range(5):
-            connection = stack.enter_context(ports.connect(remote, thief))
+            connection = stack.enter_context(shake_hands(remote, thief))
             connection.settimeout(1)
             with suppress(TimeoutError):
                 for number in range(20_000):
@@ -143,7 +132,7 @@ def resident(ports: Ports, role: str) -> int:
 
 def test_a_message_without_end_ends_one_front_which_comes_back(ports: Ports) -> None:
     remote, thief = ports.site.remotes["host"], ports.site.issue("host", "host-b")
-    with ports.connect(remote, thief) as connection, pytest.raises(OSError, match=r"."):  # noqa: PT012
+    with shake_hands(remote, thief) as connection, pytest.raises(OSError, match=r"."):  # noqa: PT012
         connection.sendall(b'{"id":1,"method":"')
         for _ in range(2 * MEMORY >> 20):
             connection.sendall(b"a" * (1 << 20))
@@ -170,7 +159,7 @@ def test_junk_at_the_openflow_port(ports: Ports) -> None:
         hello + bytes([6, 6, 0xFF, 0xFF]) + bytes(100),  # of which the end never comes
         hello * 10_000,
     ):
-        with ports.connect(ports.openflow, thief) as connection, suppress(OSError):
+        with shake_hands(ports.openflow, thief) as connection, suppress(OSError):
             connection.sendall(junk)
             connection.settimeout(0.2)
             while connection.recv(1000):

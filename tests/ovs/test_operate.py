@@ -19,7 +19,7 @@ from mapping.errors import MappingError
 from mapping.replica import Replica
 from mapping.writer import Writer
 from tests.ovs.dummy import LOOPBACK
-from tests.site import Site, free_port, transact
+from tests.site import Site, free_port, shake_hands, transact
 from topo.waiting import wait_until
 
 OLD = Path(__file__).parent / "schema-1.0.0.ovsschema"
@@ -87,6 +87,15 @@ def add(remotes: list[str], name: str) -> int:
     row = {"name": name, "vni": len(name), "router_mac": "0a:00:5e:00:00:01", "mtu": 1400, "subnets": "10.0.0.0/24"}
     with Writer(remotes) as writer:
         return writer.transact([{"op": "insert", "table": "Vpc", "row": row}], "test").config_seq
+
+
+@pytest.mark.parametrize("role", ["operator", "controller", "host"])
+def test_only_members_speak_raft(site: Site, members: list[Served], role: str) -> None:
+    """Whoever gets through here could be a member, and write what he likes past all rules."""
+    raft = members[1]._argv[members[1]._argv.index("--join") + 1]
+    shake_hands(raft, site.issue("member", "m9")).close()
+    with pytest.raises(OSError, match=r"ALERT|alert"):
+        shake_hands(raft, site.issue(role, "m9"))
 
 
 def test_clients_go_to_another_member_and_are_told_only_what_is_new(members: list[Served], places: list[str]) -> None:

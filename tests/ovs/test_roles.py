@@ -14,7 +14,7 @@ from mapping.rows import STATUS_COLUMNS
 from mapping.tls import Identity
 from mapping.writer import Writer
 from tests.ovs.dummy import LOOPBACK
-from tests.site import FRONTS, Operation, Site, transact
+from tests.site import FRONTS, Operation, Site, ask, transact
 
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "two-hosts.yaml").read_bytes()
 SCHEMA = json.loads(schema.SCHEMA_FILE.read_text())["tables"]
@@ -128,6 +128,16 @@ def test_nobody_gets_at_the_roles_themselves(site: Site, content: dict[str, Any]
         (result, *_) = transact(remote, thief, operation, database="Lockgate_Front")
         assert result.get("error") == "permission error", operation
     assert everything(site) == content
+
+
+@pytest.mark.parametrize("role", FRONTS)
+def test_nobody_converts_the_rules_away(site: Site, role: str) -> None:
+    described = json.loads(schema.SCHEMA_FILE.read_text()) | {"version": "99.0.0"}
+    tables = {table: columns for table, columns in described["tables"].items() if not table.startswith("RBAC_")}
+    for database in (schema.DATABASE, "Lockgate_Front"):
+        converted = described | {"name": database, "tables": tables}
+        message = ask(site.remotes[role], site.issue(role, "host-a"), "convert", [database, converted])
+        assert message["error"]["error"] == "permission error"
 
 
 def test_an_operator_writes_mappings(site: Site, content: dict[str, Any]) -> None:
