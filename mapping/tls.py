@@ -10,6 +10,7 @@ import errno
 import os
 import ssl
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -147,7 +148,11 @@ class TlsStream:
         self._below.send_wait(poller)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and say so: the other end would complain of one that just ends."""
+        if self._shaken:
+            with suppress(ssl.SSLError):
+                self._tls.unwrap()  # it would wait for an answer, which nobody needs
+            self.run()
         self._below.close()
 
     def _try(self, do: Any) -> tuple[int, Any]:  # noqa: ANN401 - what `do` returns
@@ -179,7 +184,8 @@ class TlsStream:
         if isinstance(problem, ssl.SSLCertVerificationError):
             return f"its certificate is no good: {reason}"
         if "alert" in reason:
-            return f"it refuses the certificate of {self._identity.name}: {reason}: `lockgate pki show` may say why"
+            mend = "look with `lockgate pki show`, and whether this place is for that role"
+            return f"it refuses the certificate of {self._identity.name}: {reason}: {mend}"
         return reason
 
 
