@@ -17,6 +17,7 @@ import pytest
 from mapping import operate, schema, service
 from mapping.errors import MappingError
 from mapping.replica import Replica
+from mapping.session import Session
 from mapping.writer import Writer
 from tests.ovs.dummy import LOOPBACK
 from tests.site import Site, free_port, shake_hands, transact
@@ -179,6 +180,27 @@ def test_a_relay_passes_on_what_members_say(site: Site, members: list[Served], p
             assert writer.transact([], "test").config_seq == seq + 1
     finally:
         relay.stop()
+
+
+def test_whoever_is_connected_when_revoked_is_cut_off(site: Site, members: list[Served], places: list[str]) -> None:
+    """By the trust files alone: nobody restarts anything, and the others are back at once."""
+    thief, place = Session([places[0]], site.issue("operator", "mallory")), places[0]
+    other = Session([place], site.issue("operator", "bob"))
+    try:
+        for session in (thief, other):
+            wait_until(lambda: runs(session) and session.connected, WITHIN, "a connection")  # noqa: B023
+        site.pki.revoke("operator", "mallory")
+        site.pki.write_trust(Path(members[0]._env["LOCKGATE_TLS"]))
+        wait_until(lambda: runs(thief) and "refuses the certificate of operator mallory" in thief.error, WITHIN, "that")
+        wait_until(lambda: runs(other) and other.connected and other.generation == 2, WITHIN, "the other")
+    finally:
+        thief.close()
+        other.close()
+
+
+def runs(session: Session) -> bool:
+    session.run()
+    return True
 
 
 def test_a_running_database_of_the_schema_before_is_brought_to_this_one(tmp_path: Path) -> None:
