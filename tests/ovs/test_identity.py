@@ -71,8 +71,13 @@ def test_a_host_is_served_under_its_own_name_and_goes_on_when_another_poses_as_i
     assert "disconnected" not in secure.controller.log.read_text()
     wait_until(lambda: all(b.connected(bridge) for bridge in BRIDGES), 20, "Open vSwitch to say so")
     thief.ovs.stop()
-    (row,) = transact(secure.site.socket, None, {"op": "select", "table": "Host", "where": [["name", "==", "host-b"]]})
-    assert dict(row["rows"][0]["status"][1])["nic"] == "connected"
+    wait_until(lambda: reported(secure, "host-b").get("nic") == "connected", 20, "the controller's report of it")
+
+
+def reported(secure: Secure, host: str) -> dict[str, str]:
+    """What the database has been told of a host."""
+    select = {"op": "select", "table": "Host", "where": [["name", "==", host]]}
+    return dict(transact(secure.site.socket, None, select)[0]["rows"][0]["status"][1])
 
 
 def test_expired_certificates_get_nothing_and_the_log_names_them(secure: Secure) -> None:
