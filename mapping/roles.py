@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from mapping import schema
-from mapping.rows import STATUS_COLUMNS
+from mapping.rows import REPORTED_COLUMNS
 
 _RULES: Final = ("RBAC_Role", "RBAC_Permission")
 _ANYBODY: Final = ""
@@ -41,6 +41,6 @@ def _permissions() -> dict[str, dict[str, tuple[str, bool, tuple[str, ...]]]]:
     written = [table for table in schema.tables() if table not in _RULES]
     return {
         "operator": {table: (_ANYBODY, True, tuple(schema.columns(table))) for table in written},
-        "controller": {table: (_ANYBODY, False, columns) for table, columns in STATUS_COLUMNS.items()},
-        "host": {table: ("name", False, columns) for table, columns in STATUS_COLUMNS.items()},
+        "controller": {"Host": (_ANYBODY, False, REPORTED_COLUMNS)},
+        "host": {"Host": ("name", False, REPORTED_COLUMNS)},
     }

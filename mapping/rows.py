@@ -33,6 +33,9 @@ STATUS_COLUMNS: dict[str, tuple[str, ...]] = {"Host": ("applied_seq", "status", 
 PORT_COUNTERS: Final = "port_counters"
 """The column of Host that has the counters of its ports, "PORT/WHAT_UNIT" -> count: too much to be followed."""
 
+REPORTED_COLUMNS: Final = (*STATUS_COLUMNS["Host"], PORT_COUNTERS)
+"""All of Host that controllers write, and the only ones that their roles let them write."""
+
 
 def copy(text: str) -> str:
     """The same text, elsewhere.

@@ -72,6 +72,7 @@ def test_a_host_is_served_under_its_own_name_and_goes_on_when_another_poses_as_i
     wait_until(lambda: all(b.connected(bridge) for bridge in BRIDGES), 20, "Open vSwitch to say so")
     thief.ovs.stop()
     wait_until(lambda: reported(secure, "host-b").get("nic") == "connected", 20, "the controller's report of it")
+    assert "report refused" not in secure.controller.log.read_text()
 
 
 def reported(secure: Secure, host: str) -> dict[str, str]:
