@@ -73,7 +73,7 @@ def actions(items: Iterable[Action]) -> list[Any]:
         elif isinstance(action, Copy):
             encoded.append(
                 parser.OFPActionCopyField(
-                    action.source.bits, oxm_ids=[parser.OFPOxmId(action.source.oxm), parser.OFPOxmId(action.target.oxm)]
+                    action.target.bits, oxm_ids=[parser.OFPOxmId(action.source.oxm), parser.OFPOxmId(action.target.oxm)]
                 )
             )
         elif isinstance(action, Output):

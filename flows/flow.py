@@ -46,13 +46,14 @@ class SetField(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """Copy one whole field into another of the same width."""
+    """Copy a field into another, which is filled: of a wider one the low bits."""
 
     source: Field
     target: Field
 
     def __str__(self) -> str:
-        return f"move:{self.source.name}->{self.target.name}"
+        low_bits = "" if self.source.bits == self.target.bits else f"[0..{self.target.bits - 1}]"
+        return f"move:{self.source.name}{low_bits}->{self.target.name}"
 
 
 class Output(NamedTuple):

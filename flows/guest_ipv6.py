@@ -34,6 +34,7 @@ from flows.fields import (
     ND_TARGET,
     ND_TLL,
     ROUTER,
+    SCRATCH,
     VNI,
     EthType,
     Icmpv6,
@@ -150,6 +151,9 @@ def _answers() -> Iterator[Flow]:
 
     The latter has no option, and keeps the flags 0: to write either, Open vSwitch (3.1, `packet_set_nd_ext`) writes the
     type of the first option even if there is none, beyond the packet's end.
+
+    Flags and option are copied from a register: over the kernel's datapath, which cannot set them, Open vSwitch refuses
+    a flow that sets them, and takes one that copies. It carries out either by itself, as all of these answers.
     """
     for router in (False, True):
         flags = _SOLICITED_OVERRIDE | (_IS_ROUTER if router else 0)
@@ -160,8 +164,10 @@ def _answers() -> Iterator[Flow]:
             [
                 Copy(IPV6_SRC, IPV6_DST),
                 Copy(ND_TARGET, IPV6_SRC),
-                SetField(ND_FLAGS, flags),
-                SetField(ND_OPTION, _TARGET_MAC),
+                SetField(SCRATCH, flags),
+                Copy(SCRATCH, ND_FLAGS),
+                SetField(SCRATCH, _TARGET_MAC),
+                Copy(SCRATCH, ND_OPTION),
                 Copy(ETH_SRC, ND_TLL),
                 OutputInPort(),
             ],

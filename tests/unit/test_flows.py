@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from flows.desired import desired
+from flows.fields import ND_FLAGS, ND_OPTION
+from flows.flow import Copy, SetField
 from flows.pipeline import BR_GUEST, BR_NIC
 from flows.priority import WRONG_BIT
 from flows.view import view
@@ -202,6 +204,14 @@ def test_neighbours_are_solicited_from_the_ports_own_mac_and_addresses_and_answe
             ("fd00::12", "02:00:00:00:00:02", ""),
         )
     ]
+
+
+def test_no_flow_sets_what_open_vswitch_refuses_to_set_over_the_kernels_datapath() -> None:
+    flows = desired(BR_GUEST, view(TWO_HOSTS, HOST_A), GUEST_OFPORTS).values()
+    actions = [action for flow in flows for action in flow.actions]
+    refused = {ND_FLAGS, ND_OPTION}
+    assert {action.target for action in actions if isinstance(action, Copy)} > refused
+    assert not [action for action in actions if isinstance(action, SetField) and action.field in refused]
 
 
 def test_every_wrong_bit_of_a_mac_is_a_rule_and_the_right_mac_meets_none() -> None:
