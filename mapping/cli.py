@@ -15,6 +15,7 @@ from mapping.cli_common import RefusedError, Settings, print_json
 from mapping.errors import MappingError
 from mapping.schema import DEFAULT_REMOTE
 from mapping.session import check_remote
+from topo.bridges_cli import app as bridges_app
 from topo.lab_cli import app as lab_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -55,6 +56,7 @@ _EXAMPLES = {"status": "", "backup": " nightly.db", "restore": " nightly.db", "c
 for _name, _rest in _EXAMPLES.items():
     cli_rows.mapping.command(_name, epilog=f"Example: lockgate mapping {_name}{_rest}")(getattr(cli_mapping, _name))
 app.add_typer(cli_pki.app, name="pki")
+app.add_typer(bridges_app, name="bridges")
 app.add_typer(lab_app, name="lab")
 
 

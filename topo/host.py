@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Final
 
 from flows.pipeline import BR_CTL, BR_NIC
-from topo import bridges, netns
+from topo import bridges, kernel_filter, netns
 from topo.bridges import HostBridges
 from topo.capture import Capture, Direction
 from topo.ovs import OpenVSwitch
 from topo.spec import CONTROL_IP, MGMT, UPLINK, HostSpec
 
 OPENFLOW_PORT: Final = 6653
+DATAPATH: Final = "LOCKGATE_DATAPATH"
+"""The variable that says who forwards: "system" is the kernel, where it has Open vSwitch's module."""
 
 
 class Host:
@@ -70,7 +73,9 @@ class Host:
             nic_datapath=spec.nic_datapath,
             controllers=[self._controller],
             tls=self._tls(),
+            datapath_type=os.environ.get(DATAPATH, "netdev"),
         )
+        kernel_filter.guard(config.datapath_type, self.namespace)
         bridges.build(self.vsctl, config)
         self._address()
 

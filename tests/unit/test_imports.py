@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 # and what is in it.
 MAY_IMPORT: dict[str, set[str]] = {
     "mapping/*.py": {"mapping"},
-    "mapping/cli.py": {"mapping", "explain.cli", "topo.lab_cli"},
+    "mapping/cli.py": {"mapping", "explain.cli", "topo.bridges_cli", "topo.lab_cli"},
     "flows/*.py": {"flows", "mapping.model"},
     "flows/incremental.py": {"flows", "mapping.model", "mapping.linked"},
     "explain/*.py": {"explain", "flows", "mapping"},
