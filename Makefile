@@ -15,16 +15,27 @@ export PATH := $(PATH):/usr/sbin:/sbin
 COMMANDS := python3 openssl ovs-vswitchd ovsdb-server ovs-vsctl ip ethtool ping tcpdump iperf3 pgrep mn nft dhclient networkctl
 PACKAGES := python3 python3-venv openssl openvswitch-switch iproute2 ethtool iputils-ping tcpdump iperf3 procps mininet nftables \
 	isc-dhcp-client systemd
+HAS_VENV := $(PYTHON) -c 'import ensurepip; import venv' 2>/dev/null
+
+# What virtual machines need besides; and what Vagrant needs to make them.
+LAB_COMMANDS := qemu-system-x86_64 qemu-img mmdebstrap sfdisk ssh vagrant
+LAB_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap fdisk openssh-client vagrant
+VAGRANT_COMMANDS := libvirtd virsh rsync
+VAGRANT_PACKAGES := vagrant-libvirt libvirt-daemon-system rsync
+BOX := $(VENV)/box
+SHARE := $(VENV)/lab
+SOURCES := $(wildcard controller/* explain/* flows/* mapping/* topo/* topo/deploy/*) pyproject.toml requirements.txt
 
 # The peer that Lockgate is measured beside.
 OVN := $(VENV)/ovn
 OVN_DOWNLOAD := apt-get download -qq -o APT::Sandbox::User=root ovn-common ovn-central ovn-host
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo mininet test test-unit test-ovs test-net attack flood lint bench bench-quick bench-setup clean fault
+.PHONY: help setup system demo mininet test test-unit test-ovs test-net attack flood lint bench bench-quick bench-setup clean \
+	vagrant-box vagrant-smoke vagrant-test lab-system vagrant-system fault
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install the system packages that are missing, and .venv (every other target does it first)
 
@@ -34,7 +45,7 @@ demo: setup ## Two hosts and their guests in namespaces, end to end
 mininet: setup ## Every Mininet topology, by mn itself: pingall, and whether it gives what it should
 	$(AS_ROOT) topo.mininet_check
 
-test: test-unit test-ovs test-net attack ## All tests
+test: test-unit test-ovs test-net attack vagrant-smoke ## All tests
 
 test-unit: setup ## Tests that need nothing
 	$(RUN) pytest tests/unit
@@ -55,6 +66,14 @@ attack: setup ## A malicious guest and a malicious neighbour on the substrate tr
 flood: setup ## A guest floods its host at full speed for 30 s and more: what becomes of its cache, and of another guest
 	$(SUDO) env FLOOD_SECONDS=30 PYTHONDONTWRITEBYTECODE=1 $(RUN) pytest -p no:cacheprovider tests/attack/test_storm.py
 
+vagrant-box: $(BOX)/lockgate.box ## A box of Debian for the virtual machines, from its packages alone; a minute
+
+vagrant-smoke: $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## Two virtual machines with the kernel's datapath, without KVM; some 6 minutes
+	$(AS_ROOT) pytest -p no:cacheprovider tests/lab
+
+vagrant-test: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## `vagrant up` of three machines, all of the demo in one; half an hour without KVM
+	$(AS_ROOT) topo.vagrant_check
+
 lint: setup ## ruff and mypy
 	$(RUN) ruff check
 	$(RUN) ruff format --check
@@ -70,16 +89,35 @@ clean: ## Remove what was made here, .venv too
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-system:
+# $(call install_missing,COMMANDS,PACKAGES,WHAT ELSE TO LOOK FOR)
+define install_missing
 	@missing=; \
-	for command in $(COMMANDS); do command -v $$command >/dev/null || missing="$$missing $$command"; done; \
-	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	for command in $(1); do command -v $$command >/dev/null || missing="$$missing $$command"; done; \
+	$(3) \
 	if [ -n "$$missing" ]; then \
-		echo "Not found:$$missing. Installing Debian packages: $(PACKAGES)"; \
+		echo "Not found:$$missing. Installing Debian packages: $(2)"; \
 		$(SUDO) apt-get update -qq && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; \
+			apt-get install -y -qq --no-install-recommends $(2) >/dev/null; \
 	fi
+endef
+
+system:
+	$(call install_missing,$(COMMANDS),$(PACKAGES),$(HAS_VENV) || missing="$$missing python3-venv";)
+
+lab-system:
+	$(call install_missing,$(LAB_COMMANDS),$(LAB_PACKAGES))
+
+vagrant-system:
+	$(call install_missing,$(VAGRANT_COMMANDS),$(VAGRANT_PACKAGES))
+
+$(BOX)/lockgate.box: vagrant/box.sh vagrant/box-tree.sh | setup lab-system
+	$(SUDO) vagrant/box.sh $(BOX)
+
+$(SHARE)/lockgate.deb: $(SOURCES) $(wildcard vagrant/*) | setup lab-system
+	@mkdir -p $(SHARE)
+	@cp vagrant/*.sh vagrant/*.service $(SHARE)
+	PIP="$(RUN) pip" topo/deploy/package.sh $(SHARE)
 
 bench-setup: setup $(OVN)/.unpacked $(VENV)/.installed-bench
 

@@ -25,8 +25,9 @@ COMMANDS = {
     "ovs": OPEN_VSWITCH,
     "net": (*OPEN_VSWITCH, "ip", "ethtool", "ping", "tcpdump", "mn", "nft"),
     "attack": (*OPEN_VSWITCH, "ip", "ethtool", "ping"),
+    "lab": ("ip", "qemu-system-x86_64", "setpriv", "ssh"),
 }
-AS_ROOT = {"net": "make test-net", "attack": "make attack"}
+AS_ROOT = {"net": "make test-net", "attack": "make attack", "lab": "make vagrant-smoke"}
 """Tiers that need root, and what runs them so."""
 
 

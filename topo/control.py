@@ -22,7 +22,7 @@ from topo.spec import CONTROL_IP, CONTROL_NETWORK, LabError
 from topo.waiting import wait_until
 
 DATABASE_PORT: Final = 6640
-_STARTED_SECONDS: Final = 15
+_STARTED_SECONDS: Final = 60
 _TAIL_LINES: Final = 25
 
 

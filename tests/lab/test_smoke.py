@@ -1,0 +1,268 @@
+"""What two virtual machines with the kernel's datapath make of packets: tests/lab/conftest.py says what is where."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from contextlib import suppress
+from ipaddress import ip_address
+
+import pytest
+
+from flows.desired import drop_cookies
+from flows.pipeline import BR_GUEST, BR_NIC, Reason
+from mapping.model import Encap
+from tests.conftest import Figure
+from tests.lab.provision import PROVISION, provision
+from topo.bridges import default_vtep_mac
+from topo.capture import Capture, send
+from topo.demo_frames import Tunnelled, arp_request, echo_request, tunnelled
+from topo.machine import Machine
+from topo.vm_lab import CONTROL, SUBSTRATE, VmLab
+from topo.waiting import wait_until
+
+VTEP = {1: "192.0.2.1", 2: "192.0.2.2"}
+MAC = {"blue-1": "02:00:00:00:01:01", "blue-2": "02:00:00:00:01:02"}
+IP = {"blue-1": "10.0.0.11", "blue-2": "10.0.0.12"}
+BLUE = 5001
+VTEP_MAC = default_vtep_mac(ip_address(VTEP[1]))
+NEIGHBOUR_MAC = "52:54:00:00:09:09"
+CONTROL_ADDRESSES = ("198.51.100.1", "198.51.100.11", "198.51.100.12")
+LOCKGATE = "lockgate --db tcp:198.51.100.1:6640"
+TIMES = 5
+
+_DROP = re.compile(r"cookie=0x(\w+),.*?n_packets=(\d+)")
+_NEIGHBOUR_DISCOVERY = {Reason.NEIGHBOUR_PROBE, Reason.NOT_TUNNEL, Reason.ROUTER_SOLICITED, Reason.MLD}
+"""Drops that go on without anyone's doing."""
+
+
+def drops(machine: Machine) -> Counter[Reason]:
+    counted: Counter[Reason] = Counter()
+    machine.run("ovs-appctl revalidator/wait")
+    for bridge in (BR_GUEST, BR_NIC):
+        reasons = {cookie: reason for reason, cookie in drop_cookies(bridge).items()}
+        said = machine.run(f"ovs-ofctl -O OpenFlow15 --names dump-flows {bridge} table=DROP")
+        counted.update({reasons[int(cookie, 16)]: int(packets) for cookie, packets in _DROP.findall(said)})
+    for reason in _NEIGHBOUR_DISCOVERY:
+        del counted[reason]
+    return counted
+
+
+def dropped_since(machine: Machine, before: Counter[Reason], wanted: dict[Reason, int]) -> dict[Reason, int]:
+    """What has been dropped, as soon as it is what is wanted, or after a while."""
+    found: dict[Reason, int] = {}
+
+    def as_wanted() -> bool:
+        found.clear()
+        found.update(drops(machine) - before)
+        return found == wanted
+
+    with suppress(TimeoutError):
+        wait_until(as_wanted, 10, "drops to be counted")
+    return found
+
+
+def received(machine: Machine, guest: str) -> int:
+    """Frames that the guest has received."""
+    return int(machine.run(f"cat /sys/class/net/{guest}/statistics/tx_packets"))
+
+
+def send_as(machine: Machine, guest: str, *frames: bytes) -> None:
+    """Send frames out of a guest's port, as they are."""
+    machine.run(
+        f"ip netns exec {guest} python3 - <<'EOF'\n"
+        "import socket\n"
+        "sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n"
+        "sender.bind(('eth0', 0))\n"
+        f"for frame in {[frame.hex() for frame in frames]}:\n"
+        "    sender.send(bytes.fromhex(frame))\n"
+        "EOF\n"
+    )
+
+
+def ping(lab: VmLab, source: str, target: str, count: int = 3) -> str:
+    machine = lab.machines[f"host-{source[-1]}"]
+    return machine.guest(source, f"ping -n -c {count} -i 0.05 -W 5 {target}")
+
+
+def inner(source: str, target: str, marker: bytes = b"forged") -> bytes:
+    return echo_request(MAC[source], MAC[target], IP[source], IP[target], marker)
+
+
+def to_host_1(claims: str, vni: int = BLUE, mac: str = "") -> bytes:
+    """A tunnel packet for host-1, from blue-2 to blue-1."""
+    eth = (NEIGHBOUR_MAC, mac or VTEP_MAC)
+    return tunnelled(eth, (claims, VTEP[1]), Encap.VXLAN, vni, inner("blue-2", "blue-1"))
+
+
+def kernel_flows(machine: Machine) -> list[str]:
+    return machine.run("ovs-dpctl dump-flows").splitlines()
+
+
+def outer(frames: list[bytes]) -> list[Tunnelled]:
+    """Tunnel packets of VPCs."""
+    return [packet for frame in frames if (packet := Tunnelled.read(frame)) and packet.vni]
+
+
+def test_the_datapath_is_the_kernels(lab: VmLab, figure: Figure) -> None:
+    for machine in lab.machines.values():
+        for bridge in (BR_GUEST, BR_NIC):
+            assert machine.run(f"ovs-vsctl get Bridge {bridge} datapath_type") == "system\n"
+        assert "system@ovs-system" in machine.run("ovs-dpctl show")
+    figure("kernel", lab.machines["host-1"].run("uname -r").strip(), "")
+    figure("Open vSwitch", lab.machines["host-1"].run("ovs-vsctl get Open_vSwitch . ovs_version").strip(), "")
+
+
+@pytest.mark.parametrize(
+    ("encaps", "devices"),
+    [((Encap.VXLAN, Encap.GENEVE), ("vxlan_sys_4789", "genev_sys_6081")), ((Encap.GRE, Encap.GRE), ("gre_sys",) * 2)],
+    ids=["VXLAN there, Geneve back", "GRE"],
+)
+def test_guests_reach_each_other_in_the_encapsulation_of_the_receiver_by_flows_of_the_kernel(
+    lab: VmLab, encaps: tuple[Encap, Encap], devices: tuple[str, str], figure: Figure
+) -> None:
+    one = lab.machines["host-1"]
+    one.run(f"/mnt/mapping.sh 2 {' '.join(encaps)} | {LOCKGATE} apply --wait -f -")
+    with Capture(lab.namespace, "sub1", "in") as from_1, Capture(lab.namespace, "sub2", "in") as from_2:
+        assert " 3 received" in ping(lab, "blue-1", IP["blue-2"])
+        assert " 3 received" in ping(lab, "blue-1", "fd00:5001::12")
+        flows = kernel_flows(one)
+    for frames, (a, b), encap in ((from_1.frames, (1, 2), encaps[1]), (from_2.frames, (2, 1), encaps[0])):
+        packets = outer(frames)
+        assert len(packets) == 6
+        assert {(str(each.outer.src), str(each.outer.dst)) for each in packets} == {(VTEP[a], VTEP[b])}
+        assert {(each.encap, each.vni) for each in packets} == {(encap, BLUE)}
+    pushes = [flow for flow in flows if f"set(tunnel(tun_id={BLUE:#x}" in flow and f"),{devices[1]}" in flow]
+    pops = [flow for flow in flows if f"tunnel(tun_id={BLUE:#x},src=192.0.2.2" in flow and "actions:blue-1" in flow]
+    assert pushes
+    assert pops
+    figure("a flow of the kernel", pushes[0], "")
+
+
+def test_the_first_mapping_is_back(lab: VmLab) -> None:
+    lab.machines["host-1"].run(f"/mnt/mapping.sh 2 | {LOCKGATE} apply --wait -f -")
+
+
+def test_large_packets_and_tcp_whose_checksums_are_left_to_the_hardware_pass(lab: VmLab) -> None:
+    one, two = lab.machines.values()
+    assert "tx-checksumming: on" in one.guest("blue-1", "ethtool -k eth0")
+    assert " 3 received" in one.guest("blue-1", f"ping -n -c 3 -i 0.05 -M do -s 1372 {IP['blue-2']}")
+    two.run("ip netns exec blue-2 iperf3 --server --daemon --one-off")
+    assert "iperf Done" in one.guest("blue-1", f"iperf3 --client {IP['blue-2']} --bytes 8M")
+
+
+def test_another_vpc_with_the_same_addresses_stays_apart(lab: VmLab) -> None:
+    two = lab.machines["host-2"]
+    before = received(two, "blue-2")
+    with Capture(lab.namespace, "sub1", "in") as wire:
+        assert " 3 received" in ping(lab, "green-1", IP["blue-2"])
+    assert {packet.vni for packet in outer(wire.frames)} == {5002}
+    assert received(two, "blue-2") == before
+
+
+def test_what_a_guest_forges_is_refused_and_counted_and_goes_nowhere(lab: VmLab) -> None:
+    one, two = lab.machines.values()
+    before, there = drops(one), received(two, "blue-2")
+    made_up, stranger = "02:de:ad:be:ef:00", "10.0.0.77"
+    frames = {
+        Reason.SPOOFED_MAC: echo_request(made_up, MAC["blue-2"], IP["blue-1"], IP["blue-2"], b"MAC"),
+        Reason.SPOOFED_IP: echo_request(MAC["blue-1"], MAC["blue-2"], stranger, IP["blue-2"], b"IP"),
+        Reason.SPOOFED_ARP: arp_request(MAC["blue-1"], stranger, IP["blue-2"]),
+        Reason.NO_MAPPING: echo_request(MAC["blue-1"], MAC["blue-2"], IP["blue-1"], "10.0.0.99", b"unmapped"),
+        Reason.ARP_UNMAPPED: arp_request(MAC["blue-1"], IP["blue-1"], "10.0.0.99"),
+    }
+    with Capture(lab.namespace, "sub1", "in") as wire:
+        send_as(one, "blue-1", *[frame for frame in frames.values() for _ in range(TIMES)])
+        wanted = dict.fromkeys(frames, TIMES)
+        assert dropped_since(one, before, wanted) == wanted
+    assert outer(wire.frames) == []
+    assert received(two, "blue-2") == there
+
+
+def test_what_a_neighbour_on_the_substrate_forges_is_refused_and_counted(lab: VmLab) -> None:
+    one = lab.machines["host-1"]
+    before, there = drops(one), received(one, "blue-1")
+    forged = {
+        Reason.UNKNOWN_VTEP: to_host_1("192.0.2.66"),
+        Reason.SOURCE_NOT_MAPPED: to_host_1(VTEP[2], vni=5003),
+        Reason.NOT_HERE: tunnelled(
+            (NEIGHBOUR_MAC, VTEP_MAC),
+            (VTEP[2], VTEP[1]),
+            Encap.VXLAN,
+            BLUE,
+            echo_request(MAC["blue-2"], MAC["blue-1"], IP["blue-2"], "10.0.0.99", b"forged"),
+        ),
+    }
+    send(lab.namespace, SUBSTRATE, *[frame for frame in forged.values() for _ in range(TIMES)])
+    wanted = dict.fromkeys(forged, TIMES)
+    assert dropped_since(one, before, wanted) == wanted
+    assert received(one, "blue-1") == there
+    # In these only what is forged is wrong: one that is as host-2 would send it arrives.
+    send(lab.namespace, SUBSTRATE, to_host_1(VTEP[2]))
+    wait_until(lambda: received(one, "blue-1") == there + 1, 10, "the frame that is not forged")
+
+
+def test_no_guest_reaches_the_control_network_or_a_vtep(lab: VmLab) -> None:
+    one = lab.machines["host-1"]
+    before = drops(one)
+    targets = (*CONTROL_ADDRESSES, *VTEP.values())
+    with (
+        Capture(lab.namespace, "con1", "in") as control,
+        Capture(lab.namespace, "sub1", "in") as wire,
+    ):
+        for target in targets:
+            said = one.run(f"ip netns exec blue-1 ping -n -c 1 -W 0.2 {target} || true")
+            assert " 0 received" in said
+        wanted = {Reason.NO_MAPPING: len(targets)}
+        assert dropped_since(one, before, wanted) == wanted
+        wait_until(lambda: control.frames, 30, "frames on the control network")
+    guest = bytes.fromhex(MAC["blue-1"].replace(":", ""))
+    assert not [frame for frame in control.frames if guest in frame]
+    assert outer(wire.frames) == []
+
+
+def test_tunnel_packets_from_the_control_network_end_at_the_packet_filter(lab: VmLab) -> None:
+    one = lab.machines["host-1"]
+    mac = one.run("cat /sys/class/net/br-ctl/address").strip()
+    there = received(one, "blue-1")
+    frames = [to_host_1(VTEP[2], mac=mac)] * TIMES
+
+    def counted() -> bool:
+        return f"counter packets {TIMES} " in one.run("nft list table inet lockgate")
+
+    one.run(
+        "LOCKGATE_CONTROLLERS=tcp:198.51.100.1:6653 lockgate bridges build --uplink eth1 --mgmt eth2 --vtep 192.0.2.1"
+    )
+    send(lab.namespace, CONTROL, *frames)
+    wait_until(counted, 10, "packets to be counted")
+    assert received(one, "blue-1") == there
+    # Without it they would arrive: nothing else is wrong with them, and the kernel takes them.
+    one.run("nft delete table inet lockgate")
+    try:
+        send(lab.namespace, CONTROL, *frames)
+        wait_until(lambda: received(one, "blue-1") == there + TIMES, 10, "what nothing refuses")
+    finally:
+        one.run("systemctl restart lockgate-bridges")
+    send(lab.namespace, CONTROL, *frames)
+    wait_until(counted, 10, "packets to be counted")
+    assert received(one, "blue-1") == there + TIMES
+
+
+def test_provisioning_again_changes_nothing(lab: VmLab) -> None:
+    one = lab.machines["host-1"]
+    before = one.run("ovs-vsctl get Open_vSwitch . next_cfg; pgrep -f ryu-manager")
+    assert one.run(f"{PROVISION} install /mnt/lockgate.deb") == "nothing changed\n"
+    assert provision(lab) == ["nothing changed\n" * 2, "nothing changed\n"]
+    assert one.run("ovs-vsctl get Open_vSwitch . next_cfg; pgrep -f ryu-manager") == before
+
+
+def test_a_host_that_is_started_again_comes_back_by_itself(lab: VmLab) -> None:
+    two = lab.machines["host-2"]
+    boot = two.run("cat /proc/sys/kernel/random/boot_id")
+    two.run("systemd-run --quiet --on-active=1 systemctl reboot --force")
+    wait_until(lambda: two.answers() and two.run("cat /proc/sys/kernel/random/boot_id") != boot, 300, "the reboot")
+    wait_until(lambda: " 1 received" in _try_ping(lab), 120, "its guests to be reached again")
+
+
+def _try_ping(lab: VmLab) -> str:
+    return lab.machines["host-1"].run(f"ip netns exec blue-1 ping -n -c 1 -W 1 {IP['blue-2']} || true")

@@ -1,0 +1,257 @@
+"""`make vagrant-test`: the real `vagrant up` of a control machine and two hosts, what it should do, and what it leaves.
+
+libvirt runs for this alone, in namespaces of its own for network, mounts and processes: this machine's own libvirt and
+networks are not touched, and when the first process in there ends, however it does, all others end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from topo import netns, removal
+from topo.machine import SSH_OPTIONS, Machine
+from topo.vm_lab import BOX, FILES, SHARE
+from topo.waiting import wait_until
+
+ROOT: Final = Path(__file__).parent.parent
+_MACHINES: Final = ("control", "host-1", "host-2")
+_PRIVATE: Final = ("etc/libvirt", "var/lib/libvirt", "var/log/libvirt", "var/cache/libvirt", "run/libvirt")
+_LIBVIRTD: Final = 'auth_unix_rw = "none"\nmdns_adv = 0\n'
+_QEMU: Final = """\
+user = "root"
+group = "root"
+security_driver = "none"
+dynamic_ownership = 0
+remember_owner = 0
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+"""
+_HOUR: Final = 3600
+_STARTED: Final = time.monotonic()
+_STUB: Final = "#!/bin/sh\necho 7.0.0r0\n"
+
+
+class _WrongError(RuntimeError):
+    """Something is not as promised."""
+
+
+def main() -> int:
+    """Make the namespaces, and in them the check. Exit status 1 if anything is not as promised, 130 if interrupted."""
+    name = f"vagrant{os.getpid()}"
+    namespace = f"{removal.prefix(name)}net"
+    folder = (FILES / name).absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        netns.add(namespace)
+        command = [
+            *("setpriv", "--pdeathsig", "KILL"),
+            *("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *(sys.executable, "-m", "topo.vagrant_check", str(folder)),
+        ]
+        return subprocess.run(netns.inside(namespace, command), check=False, cwd=ROOT).returncode
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        with removal.undisturbed():
+            removal.remove(name)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def check(folder: Path) -> int:
+    """What is done in the namespaces."""
+    try:
+        _start_libvirt(folder)
+        vagrant = _Vagrant(folder)
+        _validate(vagrant, folder)
+        _up(vagrant)
+        machines = vagrant.machines()
+        _guests_reach_each_other(machines)
+        _provision_again(vagrant)
+        _whole_lab_in(machines["host-1"], folder)
+        _destroy(vagrant)
+    except KeyboardInterrupt:
+        return 130
+    except (_WrongError, netns.CommandError, TimeoutError) as error:
+        print(f"\nNot as promised: {error}", file=sys.stderr)
+        return 1
+    _say("As promised: all of it")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"{time.monotonic() - _STARTED:7.1f} s  {text}", flush=True)
+
+
+def _start_libvirt(folder: Path) -> None:
+    for place in _PRIVATE:
+        own, there = folder / place, Path("/", place)
+        own.mkdir(parents=True)
+        there.mkdir(parents=True, exist_ok=True)
+        netns.run(None, ["mount", "--bind", str(own), str(there)])
+    Path("/etc/libvirt/libvirtd.conf").write_text(_LIBVIRTD)
+    Path("/etc/libvirt/qemu.conf").write_text(_QEMU)
+    netns.run(None, ["libvirtd", "--daemon"])
+    wait_until(lambda: _virsh("list") is not None, 60, "libvirtd to answer")
+    _say(f"libvirtd {_virsh('version', '--daemon').splitlines()[-1].split()[-1]} runs, for this alone")
+
+
+def _virsh(*args: str) -> str:
+    try:
+        return netns.run(None, ["virsh", "--quiet", "--connect", "qemu:///system", *args])
+    except netns.CommandError:
+        return ""
+
+
+class _Vagrant:
+    """Vagrant with all its state in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {key: value for key, value in os.environ.items() if key != "LIBVIRT_DEFAULT_URI"} | {
+            "VAGRANT_HOME": str(folder / "home"),
+            "VAGRANT_DOTFILE_PATH": str(folder / "dot"),
+            "VAGRANT_CWD": str(ROOT / "vagrant"),
+            "VAGRANT_CHECKPOINT_DISABLE": "1",
+            "VAGRANT_DEFAULT_PROVIDER": "libvirt",
+            "LOCKGATE_DEB": str((SHARE / "lockgate.deb").absolute()),
+            "LOCKGATE_VAGRANT_BOX": str((BOX / "lockgate.box").absolute()),
+            # A /dev/kvm that is there need not work.
+            "LOCKGATE_VAGRANT_DRIVER": os.environ.get("LOCKGATE_VAGRANT_DRIVER", "qemu"),
+            "LOCKGATE_VAGRANT_CPU": os.environ.get("LOCKGATE_VAGRANT_CPU", "qemu64"),
+        }
+
+    def run(self, *args: str, **env: str) -> str:
+        """Run it, show what it says, and return that.
+
+        Raises:
+            _WrongError: it failed.
+        """
+        said = []
+        with subprocess.Popen(
+            ["vagrant", *args],
+            env=self.env | env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            for line in process.stdout or ():
+                said.append(line)
+                _say(line.rstrip())
+        if process.returncode:
+            raise _WrongError(f"vagrant {' '.join(args)}: exit status {process.returncode}")
+        return "".join(said)
+
+    def machines(self) -> dict[str, Machine]:
+        """The machines that are up, by name."""
+        found = {}
+        for name in _MACHINES:
+            said = subprocess.run(
+                ["vagrant", "ssh-config", name], env=self.env, capture_output=True, text=True, check=True
+            ).stdout
+            config = dict(re.findall(r"^  (\w+) (.*)$", said, re.MULTILINE))
+            ssh = ["ssh", *SSH_OPTIONS, f"-i{config['IdentityFile']}", f"-p{config['Port']}"]
+            found[name] = Machine(name, None, [*ssh, f"{config['User']}@{config['HostName']}"], str(self.folder))
+        return found
+
+
+def _validate(vagrant: _Vagrant, folder: Path) -> None:
+    vagrant.run("validate")
+    # Vagrant checks the block of the provider that it is to use, and asks that one for its version.
+    stubs = folder / "bin"
+    stubs.mkdir()
+    (stubs / "VBoxManage").write_text(_STUB)
+    (stubs / "VBoxManage").chmod(0o755)
+    vagrant.run("validate", VAGRANT_DEFAULT_PROVIDER="virtualbox", PATH=f"{stubs}:{os.environ['PATH']}")
+
+
+def _up(vagrant: _Vagrant) -> None:
+    _say(netns.run(None, ["vagrant", "--version"]).strip())
+    vagrant.run("up", "--no-parallel")
+    _say("three machines are up")
+
+
+def _guests_reach_each_other(machines: dict[str, Machine]) -> None:
+    one = machines["host-1"]
+    for what in ("uname -r", "ovs-vsctl --version | head -n 1", "dpkg-query --show lockgate", "python3 --version"):
+        _say(f"host-1: {one.run(what).strip()}")
+    _expect("datapath of br-nic", "system", one.run("ovs-vsctl get Bridge br-nic datapath_type").strip())
+    for guest, target in (("blue-1", "10.0.0.12"), ("blue-1", "fd00:5001::12"), ("green-1", "10.0.0.12")):
+        said = one.guest(guest, f"ping -n -c 5 -i 0.1 -W 5 {target}")
+        _expect(f"{guest} to {target}: lost", "0%", re.findall(r"(\d+%) packet loss", said)[0])
+    pushes = [flow for flow in one.run("ovs-dpctl dump-flows").splitlines() if "set(tunnel(tun_id=0x1389" in flow]
+    _say(f"a flow of the kernel: {pushes[0] if pushes else 'none'}")
+    _expect("the kernel has a flow that pushes", True, bool(pushes))
+    status = machines["control"].run("lockgate --db tcp:198.51.100.1:6640 status", seconds=300)
+    print(status)
+
+
+def _expect(what: str, wanted: object, found: object) -> None:
+    _say(f"{what}: {found}")
+    if wanted != found:
+        raise _WrongError(f"{what}: {found}; expected: {wanted}")
+
+
+def _provision_again(vagrant: _Vagrant) -> None:
+    said = vagrant.run("provision")
+    _expect("provisioning again: changes", [], re.findall(r"changed: .*", said))
+    _expect("provisioning again: steps that changed nothing", 2 * len(_MACHINES), said.count("nothing changed"))
+
+
+def _whole_lab_in(machine: Machine, folder: Path) -> None:
+    """The demonstration, and the attacks, in namespaces of one machine: each host has the kernel's datapath there."""
+    archive = folder / "lockgate.tar"
+    netns.run(None, ["tar", "cf", str(archive), "-C", str(ROOT), *_FOLDERS, "-C", str(_tools(folder)), "tools"])
+    machine.put(archive, "/root/lockgate.tar")
+    machine.run("mkdir -p /root/lockgate && tar xf /root/lockgate.tar -C /root/lockgate --no-same-owner")
+    python = (
+        "cd /root/lockgate && LOCKGATE_DATAPATH=system PYTHONPATH=/root/lockgate:/root/lockgate/tools"
+        " PYTHONPYCACHEPREFIX=/tmp/pycache /opt/lockgate/bin/python3"
+    )
+    print(machine.run(f"{python} -m topo.demo 2>&1", seconds=_HOUR))
+    _say("the demonstration holds, on the kernel's datapath")
+    print(machine.run(f"{python} -m pytest -p no:cacheprovider -q tests/attack/test_attack.py 2>&1", seconds=_HOUR))
+    _say("the attacks end as their table says, on the kernel's datapath")
+
+
+_FOLDERS: Final = ("controller", "flows", "mapping", "topo", "tests", "examples", "pyproject.toml")
+
+
+def _tools(folder: Path) -> Path:
+    """What the attacks need besides, for Debian's Python."""
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        "/usr/bin/python3",
+        "install",
+        "--quiet",
+        "--root-user-action=ignore",
+    ]
+    netns.run(None, [*pip, "--target", str(folder / "tools"), "-c", str(ROOT / "requirements.txt"), "pytest", "scapy"])
+    return folder
+
+
+def _destroy(vagrant: _Vagrant) -> None:
+    vagrant.run("destroy", "--force")
+    _expect("machines left", "", _virsh("list", "--all", "--name").strip())
+    networks: Sequence[str] = _virsh("net-list", "--all", "--name").split()
+    _expect("networks left", [], [name for name in networks if name.startswith(("lockgate", "vagrant"))])
+    volumes = [line.split()[0] for line in _virsh("vol-list", "default").splitlines() if line.strip()]
+    _expect(
+        "disks left, but for the box", [], [name for name in volumes if not name.startswith("lockgate-lab_vagrant_box")]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(check(Path(sys.argv[1])) if len(sys.argv) > 1 else main())

@@ -1,0 +1,139 @@
+"""Bare-metal hosts as virtual machines without hardware virtualisation: real kernels, and so the kernel's datapath.
+
+    lg-NAME-net         substrate, control: a Linux bridge each, without any address
+        |  |  (taps)
+    host-1, host-2      QEMU: eth0 (ssh, user network), eth1 uplink, eth2 control network
+        host-1 is the control machine, too
+
+The machines boot the lab's box (vagrant/box.sh) and are made hosts by vagrant/provision.sh, as Vagrant's are. Their
+disks are files without a name, and the machines end with the process that has started them, whatever becomes of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from topo import netns, removal
+from topo.machine import SSH_OPTIONS, Machine
+from topo.removal import FOLDER, undisturbed
+from topo.spec import LabError
+from topo.waiting import wait_until
+
+SUBSTRATE: Final = "substrate"
+CONTROL: Final = "control"
+FILES: Final = Path(__file__).parent.parent / ".venv"
+BOX: Final = FILES / "box"
+"""What vagrant/box.sh has made, at `make vagrant-box`."""
+SHARE: Final = FILES / "lab"
+"""What machines see, read-only, at /mnt: Lockgate's package, and the scripts of vagrant/."""
+_BOOT_SECONDS: Final = 600
+_PORT: Final = 2200
+_MEGABYTES: Final = 640
+
+
+class VmLab:
+    """`machines` are those that are up, by name."""
+
+    def __init__(self, name: str) -> None:
+        self.namespace = f"{removal.prefix(name)}net"
+        self.machines: dict[str, Machine] = {}
+        self._name = name
+        self._folder = FOLDER / name
+        self._running: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with undisturbed():
+            self.down()
+
+    def up(self, count: int) -> None:
+        """Start so many machines, and return when they let us in.
+
+        Raises:
+            LabError, CommandError: one does not come up.
+        """
+        self._folder.mkdir(mode=0o700, parents=True)
+        key = self._folder / "key"
+        shutil.copyfile(_well_known_key(), key)
+        key.chmod(0o600)
+        netns.add(self.namespace)
+        for bridge in (SUBSTRATE, CONTROL):
+            netns.ip(self.namespace, f"link add dev {bridge} type bridge\nlink set dev {bridge} up")
+        for number in range(1, count + 1):
+            name = f"host-{number}"
+            self._start(name, number)
+            ssh = ["ssh", *SSH_OPTIONS, f"-i{key}", f"-p{_PORT + number}", "vagrant@127.0.0.1"]
+            self.machines[name] = Machine(name, self.namespace, ssh, str(self._folder))
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._wait, self.machines.values(), self._running))
+
+    def down(self) -> None:
+        """End the machines, and remove all that was made."""
+        for process in self._running:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+        self._running = []
+        self.machines = {}
+        removal.remove(self._name)
+
+    def _start(self, name: str, number: int) -> None:
+        nics = []
+        for index, bridge in enumerate((SUBSTRATE, CONTROL), 1):
+            tap = f"{bridge[:3]}{number}"
+            netns.ip(
+                self.namespace,
+                f"tuntap add dev {tap} mode tap\nlink set dev {tap} master {bridge}\nlink set dev {tap} up",
+            )
+            nics += ["-netdev", f"tap,id=n{index},ifname={tap},script=no,downscript=no"]
+            nics += ["-device", f"virtio-net-pci,netdev=n{index},mac=52:54:00:00:0{index}:{number:02x}"]
+        argv = [
+            # It ends with us, even if we are killed.
+            *("setpriv", "--pdeathsig", "KILL"),
+            *("qemu-system-x86_64", "-name", name),
+            # A /dev/kvm that is there need not work. Of the processors that are emulated this one is the fastest.
+            *("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "qemu64"),
+            *("-m", str(_MEGABYTES), "-display", "none", "-vga", "none", "-monitor", "none", "-nodefaults"),
+            *("-serial", f"file:{self._folder}/{name}.log"),
+            *("-kernel", str(BOX / "vmlinuz"), "-initrd", str(BOX / "initrd.img")),
+            *("-append", "root=LABEL=root ro console=ttyS0 net.ifnames=0 quiet mitigations=off"),
+            # What it writes goes to a file that has no name any more.
+            *("-drive", f"file={BOX}/box.img,if=virtio,format=qcow2,snapshot=on,cache=unsafe"),
+            *("-drive", f"file=fat:{SHARE},if=virtio,format=raw,readonly=on"),
+            *("-device", "virtio-rng-pci"),
+            # Only for us to log in: nothing leads out.
+            *("-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{_PORT + number}-:22"),
+            *("-device", f"virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x}"),
+            *nics,
+        ]
+        self._running.append(netns.popen(self.namespace, argv))
+
+    def _wait(self, machine: Machine, process: subprocess.Popen[str]) -> None:
+        def there() -> bool:
+            return process.poll() is not None or machine.answers()
+
+        try:
+            wait_until(there, _BOOT_SECONDS, f"{machine.name} to boot")
+        except TimeoutError as error:
+            console = (self._folder / f"{machine.name}.log").read_text(errors="replace")
+            raise LabError(f"{error}; its console: {console[-2000:]}") from error
+        if process.poll() is not None:
+            said = process.stdout.read().strip() if process.stdout else ""
+            raise LabError(f"{machine.name}: QEMU has ended: {said or f'exit status {process.returncode}'}")
+        machine.run("mount -o ro /dev/vdb1 /mnt")
+
+
+def _well_known_key() -> Path:
+    """The key that lets anyone into a box of Vagrant's, which therefore is no secret."""
+    found = sorted(Path("/usr/share").glob("**/vagrant-*/keys/vagrant"))
+    if not found:
+        raise LabError("Vagrant's well-known key: not found: install vagrant")
+    return found[0]
