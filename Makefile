@@ -113,6 +113,7 @@ vagrant-system:
 
 $(BOX)/lockgate.box: vagrant/box.sh vagrant/box-tree.sh | setup lab-system
 	$(SUDO) vagrant/box.sh $(BOX)
+	@$(SUDO) chown -R $$(id -u):$$(id -g) $(BOX)
 
 $(SHARE)/lockgate.deb: $(SOURCES) $(wildcard vagrant/*) | setup lab-system
 	@mkdir -p $(SHARE)
