@@ -16,6 +16,8 @@ SSH_OPTIONS: Final = (
     "-oUserKnownHostsFile=/dev/null",
     "-oLogLevel=ERROR",
     "-oConnectTimeout=5",
+    "-oServerAliveInterval=10",
+    "-oServerAliveCountMax=6",
 )
 _SHARED: Final = ("-oControlMaster=auto", "-oControlPersist=60", "-oControlPath={folder}/%C")
 """One connection for all commands: without hardware virtualisation its handshake takes a second."""
