@@ -71,7 +71,7 @@ vagrant-box: $(BOX)/lockgate.box ## A box of Debian for the virtual machines, fr
 vagrant-smoke: $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## Two virtual machines with the kernel's datapath, without KVM; some 6 minutes
 	$(AS_ROOT) pytest -p no:cacheprovider tests/lab
 
-vagrant-test: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## `vagrant up` of three machines, all of the demo in one; half an hour without KVM
+vagrant-test: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## `vagrant up` of three machines, and the demo in one of them; some 20 minutes without KVM
 	$(AS_ROOT) topo.vagrant_check
 
 lint: setup ## ruff and mypy

@@ -76,7 +76,7 @@ def check(folder: Path) -> int:
         machines = vagrant.machines()
         _guests_reach_each_other(machines)
         _provision_again(vagrant)
-        _whole_lab_in(machines["host-1"], folder)
+        _whole_demonstration_in(machines["host-1"], folder)
         _destroy(vagrant)
     except KeyboardInterrupt:
         return 130
@@ -207,39 +207,18 @@ def _provision_again(vagrant: _Vagrant) -> None:
     _expect("provisioning again: steps that changed nothing", 2 * len(_MACHINES), said.count("nothing changed"))
 
 
-def _whole_lab_in(machine: Machine, folder: Path) -> None:
-    """The demonstration, and the attacks, in namespaces of one machine: each host has the kernel's datapath there."""
+def _whole_demonstration_in(machine: Machine, folder: Path) -> None:
+    """Its hosts are namespaces of one machine, and the kernel is the datapath of each."""
     archive = folder / "lockgate.tar"
-    netns.run(None, ["tar", "cf", str(archive), "-C", str(ROOT), *_FOLDERS, "-C", str(_tools(folder)), "tools"])
+    netns.run(None, ["tar", "cf", str(archive), "-C", str(ROOT), *_FOLDERS])
     machine.put(archive, "/root/lockgate.tar")
     machine.run("mkdir -p /root/lockgate && tar xf /root/lockgate.tar -C /root/lockgate --no-same-owner")
-    python = (
-        "cd /root/lockgate && LOCKGATE_DATAPATH=system PYTHONPATH=/root/lockgate:/root/lockgate/tools"
-        " PYTHONPYCACHEPREFIX=/tmp/pycache /opt/lockgate/bin/python3"
-    )
-    print(machine.run(f"{python} -m topo.demo 2>&1", seconds=_HOUR))
+    where = "LOCKGATE_DATAPATH=system PYTHONPATH=/root/lockgate PYTHONPYCACHEPREFIX=/tmp/pycache"
+    print(machine.run(f"cd /root/lockgate && {where} /opt/lockgate/bin/python3 -m topo.demo 2>&1", seconds=_HOUR))
     _say("the demonstration holds, on the kernel's datapath")
-    print(machine.run(f"{python} -m pytest -p no:cacheprovider -q tests/attack/test_attack.py 2>&1", seconds=_HOUR))
-    _say("the attacks end as their table says, on the kernel's datapath")
 
 
-_FOLDERS: Final = ("controller", "flows", "mapping", "topo", "tests", "examples", "pyproject.toml")
-
-
-def _tools(folder: Path) -> Path:
-    """What the attacks need besides, for Debian's Python."""
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        "/usr/bin/python3",
-        "install",
-        "--quiet",
-        "--root-user-action=ignore",
-    ]
-    netns.run(None, [*pip, "--target", str(folder / "tools"), "-c", str(ROOT / "requirements.txt"), "pytest", "scapy"])
-    return folder
+_FOLDERS: Final = ("controller", "flows", "mapping", "topo", "examples")
 
 
 def _destroy(vagrant: _Vagrant) -> None:

@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from topo import netns, removal
 from topo.machine import SSH_OPTIONS, Machine
 from topo.removal import FOLDER, undisturbed
 from topo.spec import LabError
 from topo.waiting import wait_until
+
+T = TypeVar("T")
 
 SUBSTRATE: Final = "substrate"
 CONTROL: Final = "control"
@@ -44,7 +47,7 @@ class VmLab:
         self.machines: dict[str, Machine] = {}
         self._name = name
         self._folder = FOLDER / name
-        self._running: list[subprocess.Popen[str]] = []
+        self._running: dict[str, subprocess.Popen[str]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -71,19 +74,32 @@ class VmLab:
             self._start(name, number)
             ssh = ["ssh", *SSH_OPTIONS, f"-i{key}", f"-p{_PORT + number}", "vagrant@127.0.0.1"]
             self.machines[name] = Machine(name, self.namespace, ssh, str(self._folder))
+        self.on_all(self._wait)
+
+    def on_all(self, work: Callable[[Machine], T]) -> list[T]:
+        """Do something on all machines at once, and return what it returns, in their order."""
         with ThreadPoolExecutor() as pool:
-            list(pool.map(self._wait, self.machines.values(), self._running))
+            try:
+                return list(pool.map(work, self.machines.values()))
+            except BaseException:
+                # Leaving the pool waits for what is under way on the others, and that ends with them.
+                self._kill()
+                raise
 
     def down(self) -> None:
         """End the machines, and remove all that was made."""
-        for process in self._running:
-            process.kill()
+        self._kill()
+        for process in self._running.values():
             process.wait()
             if process.stdout:
                 process.stdout.close()
-        self._running = []
+        self._running = {}
         self.machines = {}
         removal.remove(self._name)
+
+    def _kill(self) -> None:
+        for process in self._running.values():
+            process.kill()
 
     def _start(self, name: str, number: int) -> None:
         nics = []
@@ -114,9 +130,11 @@ class VmLab:
             *("-device", f"virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x}"),
             *nics,
         ]
-        self._running.append(netns.popen(self.namespace, argv))
+        self._running[name] = netns.popen(self.namespace, argv)
 
-    def _wait(self, machine: Machine, process: subprocess.Popen[str]) -> None:
+    def _wait(self, machine: Machine) -> None:
+        process = self._running[machine.name]
+
         def there() -> bool:
             return process.poll() is not None or machine.answers()
 

@@ -7,7 +7,6 @@ blue, green-N with the same IPv4 address in green: vagrant/plan.sh.
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -30,7 +29,6 @@ def lab() -> Iterator[VmLab]:
     # Several runs may go on at once on one machine, so a lab is named after its run.
     with VmLab(f"vm{os.getpid()}") as lab:
         lab.up(2)
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda machine: machine.run(f"{PROVISION} install /mnt/lockgate.deb"), lab.machines.values()))
+        lab.on_all(lambda machine: machine.run(f"{PROVISION} install /mnt/lockgate.deb"))
         provision(lab)
         yield lab

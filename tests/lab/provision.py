@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from topo.vm_lab import VmLab
@@ -16,5 +15,4 @@ _ROLES: Final = {
 
 def provision(lab: VmLab) -> list[str]:
     """Make the machines hosts, and one of them the control machine; return what each says that it has changed."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda name: lab.machines[name].run(_ROLES[name]), _ROLES))
+    return lab.on_all(lambda machine: machine.run(_ROLES[machine.name]))
