@@ -20,8 +20,8 @@ HAS_VENV := $(PYTHON) -c 'import ensurepip; import venv' 2>/dev/null
 # What virtual machines need besides; and what Vagrant needs to make them.
 LAB_COMMANDS := qemu-system-x86_64 qemu-img mmdebstrap sfdisk ssh vagrant
 LAB_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap fdisk openssh-client vagrant
-VAGRANT_COMMANDS := libvirtd virsh rsync
-VAGRANT_PACKAGES := vagrant-libvirt libvirt-daemon-system rsync
+VAGRANT_COMMANDS := libvirtd virsh rsync dnsmasq
+VAGRANT_PACKAGES := vagrant-libvirt libvirt-daemon-system libvirt-clients dnsmasq-base rsync
 BOX := $(VENV)/box
 SHARE := $(VENV)/lab
 SOURCES := $(wildcard controller/* explain/* flows/* mapping/* topo/* topo/deploy/*) pyproject.toml requirements.txt

@@ -60,7 +60,7 @@ class OpenVSwitch:
 
     def vsctl(self, *args: str) -> str:
         """ovs-vsctl, which waits until ovs-vswitchd has done it."""
-        return self._run(["ovs-vsctl", "--timeout=20", *args])
+        return self._run(["ovs-vsctl", "--timeout=50", *args])
 
     def ofctl(self, command: str, bridge: str, *args: str, stdin: str | None = None) -> str:
         """ovs-ofctl on a bridge, like `ofctl("dump-flows", "br-nic")`; tables and ports are shown by name."""

@@ -55,6 +55,8 @@ def main() -> int:
         command = [
             *("setpriv", "--pdeathsig", "KILL"),
             *("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            # The first process has to take up those whose parents have ended, as a shell does: libvirt waits for it.
+            *("bash", "-c", '"$@"; exit $?', "init"),
             *(sys.executable, "-m", "topo.vagrant_check", str(folder)),
         ]
         return subprocess.run(netns.inside(namespace, command), check=False, cwd=ROOT).returncode
@@ -99,9 +101,9 @@ def _start_libvirt(folder: Path) -> None:
         netns.run(None, ["mount", "--bind", str(own), str(there)])
     Path("/etc/libvirt/libvirtd.conf").write_text(_LIBVIRTD)
     Path("/etc/libvirt/qemu.conf").write_text(_QEMU)
-    netns.run(None, ["libvirtd", "--daemon"])
-    wait_until(lambda: _virsh("list") is not None, 60, "libvirtd to answer")
-    _say(f"libvirtd {_virsh('version', '--daemon').splitlines()[-1].split()[-1]} runs, for this alone")
+    netns.run(None, ["libvirtd", "--daemon", "--pid-file", "/run/libvirt/libvirtd.pid"])
+    said = wait_until(lambda: _virsh("version", "--daemon"), 60, "libvirtd to answer")
+    _say(f"libvirtd runs, for this alone: {said.splitlines()[-1]}")
 
 
 def _virsh(*args: str) -> str:

@@ -58,7 +58,7 @@ settle_network() { # if any of its files has changed
 service() { # NAME: enabled and running, with its files as they are now
 	if ! systemctl --quiet is-enabled "$1" 2>/dev/null || ! systemctl --quiet is-active "$1"; then
 		systemctl --quiet enable "$1"
-		systemctl start "$1"
+		systemctl start "$1" || { journalctl --no-pager --lines 20 --unit "$1" >&2; exit 1; }
 		changed "$1"
 	elif [ "$changes" -gt "$before" ]; then
 		systemctl restart "$1"
