@@ -220,7 +220,7 @@ def _whole_demonstration_in(machine: Machine, folder: Path) -> None:
     _say("the demonstration holds, on the kernel's datapath")
 
 
-_FOLDERS: Final = ("controller", "flows", "mapping", "topo", "examples")
+_FOLDERS: Final = ("controller", "explain", "flows", "mapping", "topo", "examples")
 
 
 def _destroy(vagrant: _Vagrant) -> None:

@@ -9,8 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from flows.desired import drop_cookies
-from flows.pipeline import BR_GUEST, BR_NIC, Reason
+from flows.pipeline import BR_GUEST, BR_NIC, Reason, reasons
 from mapping.model import Encap
 from tests.conftest import Figure
 from tests.lab.provision import PROVISION, provision
@@ -32,8 +31,8 @@ CONTROL_ADDRESSES = ("198.51.100.1", "198.51.100.11", "198.51.100.12")
 LOCKGATE = "lockgate --db tcp:198.51.100.1:6640"
 TIMES = 5
 
-_DROP = re.compile(r"cookie=0x(\w+),.*?n_packets=(\d+)")
-_NEIGHBOUR_DISCOVERY = {Reason.NEIGHBOUR_PROBE, Reason.NOT_TUNNEL, Reason.ROUTER_SOLICITED, Reason.MLD}
+_DROP = re.compile(r"n_packets=(\d+),.*\breg1=(0x\w+)")
+_NEIGHBOUR_DISCOVERY = {Reason.NEIGHBOUR_PROBE, Reason.NOT_TUNNEL, Reason.MLD}
 """Drops that go on without anyone's doing."""
 
 
@@ -41,9 +40,11 @@ def drops(machine: Machine) -> Counter[Reason]:
     counted: Counter[Reason] = Counter()
     machine.run("ovs-appctl revalidator/wait")
     for bridge in (BR_GUEST, BR_NIC):
-        reasons = {cookie: reason for reason, cookie in drop_cookies(bridge).items()}
-        said = machine.run(f"ovs-ofctl -O OpenFlow15 --names dump-flows {bridge} table=DROP")
-        counted.update({reasons[int(cookie, 16)]: int(packets) for cookie, packets in _DROP.findall(said)})
+        known = {reason.number: reason for reason in reasons(bridge)}
+        for packets, number in _DROP.findall(
+            machine.run(f"ovs-ofctl -OOpenFlow15 dump-flows {bridge} --names table=DROP")
+        ):
+            counted[known[int(number, 16)]] += int(packets)
     for reason in _NEIGHBOUR_DISCOVERY:
         del counted[reason]
     return counted
