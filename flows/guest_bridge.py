@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from typing import Final
 
-from flows import drops, guest_dhcp, guest_ipv6, guest_link
+from flows import drops, guest_dhcp, guest_ipv6, guest_limits, guest_link
 from flows.fields import (
     ARP_OP,
     ARP_SHA,
@@ -90,6 +90,7 @@ def meters(port: Port, ofports: Ofports) -> Iterator[tuple[int, Meter]]:
     device = ofports.get(port.device)
     if device is not None:
         yield meter_id(device, MeterKind.PUNT), PUNTED
+        yield from guest_limits.of_port(port, device)
 
 
 def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flow]:
@@ -107,8 +108,9 @@ def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flo
 
 def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
     own = mac(port.mac)
+    from_guest, to_guest = (guest_limits.pass_through(port, device, way) for way in ("from_guest", "to_guest"))
     yield flow(CLASSIFY, PASS, {IN_PORT: patch}, [Goto(guest_link.LINK_GUARD.name)])
-    yield flow(TO_GUEST, PASS, {IN_PORT: patch}, [Output(device)])
+    yield flow(TO_GUEST, PASS, {IN_PORT: patch}, [*to_guest, Output(device)])
     yield flow(TO_NIC, PASS, {IN_PORT: device}, [Output(patch)])
     yield from wrong_bits(CLASSIFY, {IN_PORT: device}, ETH_SRC, own, Reason.SPOOFED_MAC)
     guards = ((EthType.ARP, ARP_GUARD), (EthType.IPV4, IP_GUARD), (EthType.IPV6, guest_ipv6.IPV6_GUARD))
@@ -117,7 +119,7 @@ def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
             CLASSIFY,
             PASS,
             {IN_PORT: device, VLAN: UNTAGGED, ETH_SRC: own, ETH_TYPE: eth_type},
-            [SetField(VNI, vpc.vni), Goto(guard.name)],
+            [*from_guest, SetField(VNI, vpc.vni), Goto(guard.name)],
         )
     yield flow(CLASSIFY, NAMED_MISS, {IN_PORT: device}, drop(Reason.UNKNOWN_ETHERTYPE))
     arp: FieldMatch = {IN_PORT: device, ETH_TYPE: EthType.ARP}

@@ -11,6 +11,11 @@ class MeterKind(enum.IntEnum):
 
     PUNT = 0
     """Packets that the controller must see, such as DHCP. What one guest sends too much harms no other's."""
+    FROM_GUEST_KBPS = 1
+    TO_GUEST_KBPS = 2
+    FROM_GUEST_PPS = 3
+    TO_GUEST_PPS = 4
+    """What the limit of the same name in `mapping.model.Limits` says."""
 
 
 _KINDS = 8

@@ -15,7 +15,7 @@ from mapping.cli_common import RefusedError, carry_out, missing, settings, show_
 from mapping.plan import Plan
 from mapping.rows import Tables
 from mapping.wanted import FIELDS, Key, Row
-from mapping.writer import Writer
+from mapping.writer import MappingError, Writer
 
 vpc = typer.Typer(no_args_is_help=True, help="Tenants' networks.")
 host = typer.Typer(no_args_is_help=True, help="Bare-metal hosts: where they are on the substrate.")
@@ -103,6 +103,27 @@ def port_add(
     """Add a port, with its addresses if given."""
     words = {"vpc": vpc_name, "mac": mac, "host": host_name, "device": device}
     _add(context, "Port", name, {**words, "allowed": allow, "limits": limit, "boot": boot}, address or [])
+
+
+@port.command("set", epilog="Example: lockgate port set web --limit from_guest_kbps=100000 --limit to_guest_pps=9000")
+def port_set(
+    context: typer.Context,
+    *,
+    name: Name,
+    allow: Allowed = None,
+    limit: LimitPairs = None,
+    boot: BootPairs = None,
+) -> None:
+    """Say anew what a port is allowed, limited to or told: each option given takes the place of all that was; or none.
+
+    Example of the latter: lockgate port set web --limit none
+    """
+    given = {"allowed": allow, "limits": limit, "boot": boot}
+    words = {word: [] if texts == ["none"] else texts for word, texts in given.items() if texts}
+    if not words:
+        raise MappingError(f"nothing to set of port {name}: give --allow, --limit or --boot")
+    changes = _parse("Port", words)
+    _change_port(context, name, lambda row: {**row, **changes}, {})
 
 
 @port.command("move", epilog="Example: lockgate port move web --host host-b")

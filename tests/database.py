@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from mapping import schema
 from mapping.model import RowId, Snapshot
+from mapping.rows import raw
 from mapping.session import Message, Session
 from topo.ovs import end
 
@@ -130,6 +131,7 @@ def insert(world: Snapshot) -> list[Operation]:
     for port in world.ports.values():
         row = {"name": port.name, "vpc": ref(port.vpc), "mac": port.mac, "device": port.device}
         row |= {"host": ref(port.host)} if port.host else {}
+        row |= {column: raw(port)[column] for column in ("allowed", "limits", "boot")}
         rows.append(("Port", port.uuid, row))
     rows += [
         ("Mapping", mapping.uuid, {"vpc": ref(mapping.vpc), "ip": str(mapping.ip), "port": ref(mapping.port)})

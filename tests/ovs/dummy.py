@@ -78,8 +78,8 @@ class DummyHost:
         bridges.plug(self.ovs.vsctl, device)
         self.ovs.vsctl("set", "Interface", device, f"options:tx_pcap={self.folder}/{device}.pcap")
 
-    def receive(self, interface: str, frame: bytes) -> None:
-        self.ovs.appctl("netdev-dummy/receive", interface, frame.hex())
+    def receive(self, interface: str, *frames: bytes) -> None:
+        self.ovs.appctl("netdev-dummy/receive", interface, *(frame.hex() for frame in frames))
 
     def sent(self, interface: str) -> list[bytes]:
         """Frames that the interface has sent since it was made."""
