@@ -36,6 +36,8 @@ class Rules(Protocol):
 
     def of_port(self, port: Port, vpc: Vpc, ofports: Ofports, /) -> Iterator[Flow]: ...
 
+    def of_far_port(self, host: Host, port: Port, vpc: Vpc, there: Host, /) -> Iterator[Flow]: ...
+
     def meters(self, port: Port, ofports: Ofports, /) -> Iterator[tuple[int, Meter]]: ...
 
     def of_address(self, host: Host, location: Location, ofports: Ofports, /) -> Iterator[Flow]: ...
@@ -60,6 +62,8 @@ def by_source(bridge: str, view: HostView, ofports: Ofports) -> Iterator[tuple[S
         yield vpc, rules.of_vpc(vpc)
     for port in view.ports:
         yield port, rules.of_port(port, view.vpcs[port.vpc], ofports)
+    for port, there in view.far:
+        yield port, rules.of_far_port(view.host, port, view.vpcs[port.vpc], there)
     for location in (*view.local, *view.remote):
         yield location, rules.of_address(view.host, location, ofports)
 

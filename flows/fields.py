@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
 from flows.ports import LOCAL
+from mapping.model import IPNetwork
 
 
 def _mac(value: int) -> str:
@@ -27,6 +28,12 @@ def mac(text: str) -> int:
 def address(text: str) -> int:
     """A canonical IPv4 or IPv6 address as the number its bytes are."""
     return int.from_bytes(socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text))
+
+
+def prefix(net: IPNetwork) -> int | tuple[int, int]:
+    """What a field must be to be an address of this network: the one that it has, or (value, mask)."""
+    first = int(net.network_address)
+    return first if net.prefixlen == net.max_prefixlen else (first, int(net.netmask))
 
 
 def _ipv4(value: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from typing import Final
 
-from flows import drops, guest_dhcp, guest_ipv6, guest_limits, guest_link
+from flows import drops, guest_allowed, guest_dhcp, guest_ipv6, guest_limits, guest_link
 from flows.fields import (
     ARP_OP,
     ARP_SHA,
@@ -85,6 +85,11 @@ def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
         yield from drops.of_port(BR_GUEST, device)
 
 
+def of_far_port(_host: Host, _port: Port, _vpc: Vpc, _there: Host) -> Iterator[Flow]:
+    """Nothing: of what is elsewhere br-guest knows the addresses alone."""
+    yield from ()
+
+
 def meters(port: Port, ofports: Ofports) -> Iterator[tuple[int, Meter]]:
     """The meters of a port of this host."""
     device = ofports.get(port.device)
@@ -128,6 +133,7 @@ def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
     yield _arp_sender(device, own, 0)
     yield from guest_ipv6.of_port(own, device)
     yield from guest_dhcp.of_port(device)
+    yield from guest_allowed.of_port(port, device)
 
 
 def _own_address(location: Location, device: int) -> Iterator[Flow]:

@@ -40,11 +40,13 @@ from flows.fields import (
     Icmpv6,
     IpProto,
     mac,
+    prefix,
 )
 from flows.flow import Action, Copy, FieldMatch, Flow, Goto, OutputInPort, SetField, drop, flow
 from flows.pipeline import BR_GUEST, TABLES, Reason
-from flows.priority import BEFORE_LINK, LINK, NAMED_MISS, OWN, PASS
+from flows.priority import ALLOWED, ALLOWED_OWN, BEFORE_LINK, LINK, NAMED_MISS, OWN, PASS
 from flows.wrong_bits import wrong_bits
+from mapping.model import IPNetwork
 
 IPV6_GUARD, FROM_LINK, ND_GUARD, ND_REPLY, ND_ANSWER, SELF_GUARD = (
     TABLES[BR_GUEST][name] for name in ("IPV6_GUARD", "FROM_LINK", "ND_GUARD", "ND_REPLY", "ND_ANSWER", "SELF_GUARD")
@@ -129,9 +131,18 @@ def of_own_address(ip: int, own: int, device: int) -> Iterator[Flow]:
     yield flow(ND_REPLY, OWN, itself, drop(Reason.ND_OWN_ADDRESS))
 
 
-def _sender(device: int, own: int, ip: int | tuple[int, int]) -> Flow:
+def of_allowed(net: IPNetwork, own: int, device: int) -> Iterator[Flow]:
+    """A network that a port with this MAC may send from besides its own addresses: see `guest_allowed`."""
+    within = prefix(net)
+    yield flow(IPV6_GUARD, ALLOWED, {IN_PORT: device, ETH_TYPE: EthType.IPV6, IPV6_SRC: within}, [Goto(FROM_LINK.name)])
+    yield _sender(device, own, within, ALLOWED)
+    looks_for_double: FieldMatch = {IN_PORT: device, **_SOLICITATION, IPV6_SRC: 0, ND_TARGET: within}
+    yield flow(ND_REPLY, ALLOWED_OWN, looks_for_double, drop(Reason.ND_OWN_ADDRESS))
+
+
+def _sender(device: int, own: int, ip: int | tuple[int, int], priority: int = PASS) -> Flow:
     match: FieldMatch = {IN_PORT: device, **_SOLICITATION, IPV6_SRC: ip, ND_OPTION: _SOURCE_MAC, ND_SLL: own}
-    return flow(ND_GUARD, PASS, match, [Goto(ND_REPLY.name)])
+    return flow(ND_GUARD, priority, match, [Goto(ND_REPLY.name)])
 
 
 def reply(vni: int, ip: int, eth: int, *, router: bool = False) -> Flow:

@@ -69,6 +69,12 @@ class BridgeFlows:
         """Port of this host -> its meters."""
         self._devices: dict[int, RowId] = {}
         """OpenFlow port -> the port of this host whose device was there last."""
+        self._far: dict[RowId, tuple[RowId, RowId]] = {}
+        """Port of another host that is allowed more than its own addresses -> its VPC, and where it is."""
+        self._grants: dict[RowId, tuple[int, ...]] = {}
+        """Such a port -> cookies of the flows that it asks for. Two ports of a host may ask for one flow."""
+        self._granted: Counter[int] = Counter()
+        """Cookie of such a flow -> how many ask for it."""
         self._backlog = Backlog()
         self._config_seq = -1
         """The last change that `update` was told of."""
@@ -95,6 +101,7 @@ class BridgeFlows:
         """The cookie of every flow."""
         for cookies in self._cookies.values():
             yield from cookies
+        yield from self._granted
         for addresses in self._installed.values():
             for ip, there in addresses.items():
                 yield from there.cookies(address(ip))
@@ -151,6 +158,8 @@ class BridgeFlows:
                 self._cookies[uuid] = tuple(flow.cookie for flow in flows)
             step.put(flows)
             self._note_port(uuid)
+        for uuid in step.far:
+            self._grant(uuid, step)
         for cookie, more in step.more.items():
             self._count += more
             self._digest ^= cookie if more & 1 else 0
@@ -171,7 +180,7 @@ class BridgeFlows:
         afresh = host != self._host
         if afresh:
             step.rows |= {self.host, *self._members, *self._peers}
-            ports.update(self._linked.ports_of(self.host), self._ports, *self._places)
+            ports.update(self._linked.ports_of(self.host), self._ports, self._far, *self._places)
         if ofports != self._ofports:
             ports |= self._ports.keys()
         self._host, self._bridge, self._ofports = host, Bridge(self._role, host), dict(ofports)
@@ -183,10 +192,15 @@ class BridgeFlows:
         renumbered = {
             vpc for vpc in touched.vpcs & self._members.keys() if self._vnis.get(vpc) != self._linked.vpcs[vpc].vni
         }
+        joined_or_left = left | joined
+        ports.update(uuid for uuid, (vpc, _) in self._far.items() if vpc in joined_or_left)
+        for vpc in joined:
+            ports.update(self._linked.ports_of(vpc))
         for vpc in (left | renumbered) & self._vnis.keys():
             self._take_out(vpc, step)
         for vpc in joined | renumbered | (set(self._members) if afresh else set()):
             self._put_in(vpc, since, step)
+        self._note_far(ports, step)
         for vpc in self._members.keys() & touched.addresses.keys():
             self._sort(vpc, touched.addresses[vpc], since, step)
         for port in own & self._ports.keys():
@@ -290,6 +304,40 @@ class BridgeFlows:
             for places in self._places:
                 places.pop(port, None)
 
+    def _note_far(self, ports: Iterable[RowId], step: _Step) -> None:
+        """Note which of these ports are elsewhere, in a VPC known here, and allowed more than their own addresses."""
+        for uuid in ports:
+            port = self._linked.ports.get(uuid)
+            if uuid in self._far:
+                self._count_peer(self._far.pop(uuid)[1], -1, step)
+                step.far.add(uuid)
+            if port and port.allowed and port.host not in (None, self.host) and port.vpc in self._members:
+                self._far[uuid] = port.vpc, port.host
+                self._count_peer(port.host, 1, step)
+                step.far.add(uuid)
+
+    def _grant(self, uuid: RowId, step: _Step) -> None:
+        """Ask for the flows that such a port is to have now, and for none that only it had."""
+        before, flows = self._grants.pop(uuid, ()), list(self._far_flows(uuid))
+        if flows:
+            self._grants[uuid] = tuple(flow.cookie for flow in flows)
+        for flow in flows:
+            self._granted[flow.cookie] += 1
+            if self._granted[flow.cookie] == 1:
+                step.put([flow])
+        for cookie in before:
+            self._granted[cookie] -= 1
+            if not self._granted[cookie]:
+                del self._granted[cookie]
+                step.remove([cookie])
+
+    def _far_flows(self, uuid: RowId) -> Iterable[Flow]:
+        linked = self._linked
+        if self._host is None or uuid not in self._far or uuid not in linked.ports:
+            return ()
+        port, (vpc, there) = linked.ports[uuid], self._far[uuid]
+        return self._rules.of_far_port(self._host, port, linked.vpcs[vpc], linked.hosts[there])
+
     def _flows(self, uuid: RowId) -> Iterable[Flow]:
         """The flows that come from a row alone, as the pure function makes them. A row that is gone has none."""
         host, linked, rules = self._host, self._linked, self._rules
@@ -320,6 +368,7 @@ class BridgeFlows:
     def _all(self) -> Iterator[Flow]:
         for uuid in self._cookies:
             yield from self._flows(uuid)
+        yield from {flow.cookie: flow for uuid in self._grants for flow in self._far_flows(uuid)}.values()
         for addresses in self._installed.values():
             for ip, there in addresses.items():
                 yield from there.flows(address(ip))
@@ -333,6 +382,8 @@ class _Step:
         """Rows whose own flows are to be made again."""
         self.hosts: set[RowId] = set()
         """Hosts to which other addresses lead than before."""
+        self.far: set[RowId] = set()
+        """Ports of other hosts of which it may be others that they are allowed."""
         self._flows: dict[int, Flow] = {}
         self.more: dict[int, int] = {}
         """Cookie -> by how many more its flow is wanted. What one row no longer gives another may."""

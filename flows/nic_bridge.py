@@ -7,17 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
+from ipaddress import ip_network
 from typing import Final
 
 from flows import drops, nic_substrate
-from flows.fields import ETH_DST, ETH_TYPE, FAMILIES, IN_PORT, OAM, TAGGED, TUN_FLAGS, TUN_ID, UNTAGGED, VLAN, mac
+from flows.fields import (
+    ETH_DST,
+    ETH_TYPE,
+    FAMILIES,
+    IN_PORT,
+    OAM,
+    TAGGED,
+    TUN_FLAGS,
+    TUN_ID,
+    UNTAGGED,
+    VLAN,
+    mac,
+    prefix,
+)
 from flows.flow import Action, FieldMatch, Flow, Goto, Output, SetField, drop, flow
 from flows.meter import Meter
 from flows.pipeline import BR_NIC, TABLES, Reason
 from flows.ports import TUNNEL, nic_patch
-from flows.priority import LINK, OWN, PASS, TAG
+from flows.priority import ALLOWED, LINK, OWN, PASS, TAG
 from flows.view import Location
-from mapping.model import Host, Port, Vpc
+from mapping.model import Host, IPNetwork, Port, Vpc
 
 CLASSIFY, PUSH, SOURCE_GUARD, DELIVER = (
     TABLES[BR_NIC][name] for name in ("CLASSIFY", "PUSH", "SOURCE_GUARD", "DELIVER")
@@ -57,6 +71,12 @@ def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
         yield from drops.of_port(BR_NIC, patch)
 
 
+def of_far_port(host: Host, port: Port, vpc: Vpc, there: Host) -> Iterator[Flow]:
+    """A port of another host, in a VPC that has a port here: what it may send from besides its own addresses."""
+    for net in port.allowed if host.reaches(there) else ():
+        yield _source_guard(ALLOWED, vpc, net, there)
+
+
 def meters(_port: Port, _ofports: Ofports) -> Iterator[tuple[int, Meter]]:
     """None."""
     yield from ()
@@ -67,7 +87,7 @@ def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flo
     if location.host != host:
         if host.reaches(location.host):
             yield _push(location)
-            yield _source_guard(location)
+            yield _source_guard(PASS, location.vpc, ip_network(location.ip), location.host)
         else:
             yield flow(PUSH, PASS, _inner_dst(location), drop(Reason.VTEP_MISMATCH))
         return
@@ -86,11 +106,11 @@ def _push(location: Location) -> Flow:
     return flow(PUSH, PASS, _inner_dst(location), [SetField(ETH_DST, mac(location.port.mac)), *_to_vtep(location.host)])
 
 
-def _source_guard(location: Location) -> Flow:
-    inner, vtep = FAMILIES[location.ip.version], location.host.vtep_ip
-    match: FieldMatch = {TUN_ID: location.vpc.vni, FAMILIES[vtep.version].tun_src: int(vtep)}
-    match |= {ETH_TYPE: inner.eth_type, inner.src: int(location.ip)}
-    return flow(SOURCE_GUARD, PASS, match, [Goto(DELIVER.name)])
+def _source_guard(priority: int, vpc: Vpc, net: IPNetwork, there: Host) -> Flow:
+    inner, vtep = FAMILIES[net.version], there.vtep_ip
+    match: FieldMatch = {TUN_ID: vpc.vni, FAMILIES[vtep.version].tun_src: int(vtep)}
+    match |= {ETH_TYPE: inner.eth_type, inner.src: prefix(net)}
+    return flow(SOURCE_GUARD, priority, match, [Goto(DELIVER.name)])
 
 
 def _to_vtep(host: Host) -> tuple[Action, ...]:

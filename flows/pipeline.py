@@ -59,7 +59,7 @@ class Reason(enum.Enum):
     UNKNOWN_PORT = 1, "came from a port that no mapping names"
     VLAN_TAGGED = 2, "a VLAN tag where none is allowed"
     SPOOFED_MAC = 3, "a guest sent from a MAC that is not its port's"
-    SPOOFED_IP = 4, "a guest sent from an IP address that is not mapped to its port"
+    SPOOFED_IP = 4, "a guest sent from an IP address that is neither mapped to its port nor allowed it"
     SPOOFED_ARP = 5, "a guest's ARP named a sender that is not its port"
     UNKNOWN_ETHERTYPE = 6, "a guest sent something that is neither ARP nor IP"
     ARP_OWN_ADDRESS = 7, "a guest asked for its own address, to announce it or to look for a double: harmless"
@@ -71,7 +71,10 @@ class Reason(enum.Enum):
         12,
         "a tunnel packet from an address that is no host's, or of a host that shares no VPC with this one",
     )
-    SOURCE_NOT_MAPPED = 13, "the inner source address is not mapped to the host that sent the packet, in that VPC"
+    SOURCE_NOT_MAPPED = (
+        13,
+        "the inner source address is neither mapped to the host that sent the packet, in that VPC, nor allowed there",
+    )
     NOT_HERE = 14, "the inner destination address is not mapped to a port of this host"
     NEIGHBOUR_PROBE = 15, "another host's probe, sent to learn the way here before a guest needs it: harmless"
     LOCAL_NOT_TUNNEL = 16, "the host itself sent something to the substrate that is no tunnel packet"
@@ -161,10 +164,10 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
     ("CLASSIFY", "From a guest: its port's MAC, untagged, ARP or IP. From br-nic: for the guest.",
      {IN_PORT, VLAN, ETH_SRC, ETH_TYPE}, {"ARP_GUARD", "IP_GUARD", "IPV6_GUARD", "LINK_GUARD"}, False,
      R.UNKNOWN_PORT, {R.SPOOFED_MAC, R.VLAN_TAGGED, R.UNKNOWN_ETHERTYPE}),
-    ("ARP_GUARD", "The ARP sender must be the port: its MAC, and an address mapped to it or none yet.",
+    ("ARP_GUARD", "The ARP sender must be the port: its MAC, and an address mapped or allowed to it, or none yet.",
      {IN_PORT, ETH_TYPE, ARP_SHA, ARP_SPA, ARP_TPA}, {"ARP_REPLY"}, False,
      R.SPOOFED_ARP, {R.ARP_OWN_ADDRESS}),
-    ("IP_GUARD", "The IPv4 source must be mapped to the port.",
+    ("IP_GUARD", "The IPv4 source must be mapped or allowed to the port.",
      {IN_PORT, VNI, ETH_TYPE, IP_PROTO, IP_SRC, IP_DST, UDP_SRC, UDP_DST}, {"SELF_GUARD", "DHCP_GUARD"}, False,
      R.SPOOFED_IP, set()),
     ("ARP_REPLY", "Whose MAC is asked for: that of each mapped address of the VPC, and of its router.",
@@ -173,17 +176,17 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
     ("ARP_ANSWER", "Turn the request into its reply, back to the port that asked.",
      {ETH_TYPE}, set(), True,
      R.ARP_NOT_REQUEST, set()),
-    ("IPV6_GUARD", "The IPv6 source must be mapped to the port or, for what stays on the link, link-local or none.",
+    ("IPV6_GUARD", "The IPv6 source must be mapped or allowed to the port or, on the link, link-local or none.",
      {IN_PORT, ETH_TYPE, IP_PROTO, IPV6_SRC, IPV6_DST, UDP_SRC, UDP_DST}, {"FROM_LINK", "DHCP_GUARD"}, False,
      R.SPOOFED_IP, set()),
     ("FROM_LINK", "What stays on a link ends here: solicitations are answered, the rest is told apart.",
      {ETH_DST, ETH_TYPE, IP_PROTO, ICMPV6_TYPE}, {"ND_GUARD", "DHCP_GUARD", "SELF_GUARD"}, False,
      R.SPOOFED_IP, {R.MLD, R.ROUTER_POSED, R.ND_ADVERTISED}),
-    ("ND_GUARD", "Who solicits must be the port: its MAC, and an address mapped to it, a link-local one, or none yet.",
+    ("ND_GUARD", "Who solicits must be the port: its MAC, and an address of its own, a link-local one, or none yet.",
      {IN_PORT, *ND, IPV6_SRC, ND_OPTION, ND_SLL}, {"ND_REPLY"}, False,
      R.SPOOFED_ND, set()),
     ("ND_REPLY", "Whose MAC is solicited: that of each mapped address of the VPC, and of its router.",
-     {IN_PORT, VNI, *ND, ND_TARGET}, {"ND_ANSWER"}, False,
+     {IN_PORT, VNI, *ND, IPV6_SRC, ND_TARGET}, {"ND_ANSWER"}, False,
      R.ND_UNMAPPED, {R.ND_OWN_ADDRESS, R.LINK_LOCAL}),
     ("ND_ANSWER", "Turn the solicitation into its advertisement, back to the port that asked.",
      {*ND, ND_OPTION, ROUTER}, set(), True,
@@ -220,7 +223,7 @@ NIC_TABLES: Final = _bridge(BR_NIC,
     ("PUSH", "Map the inner destination; push the outer header towards its host, or hand over to a port of this one.",
      {TUN_ID, ETH_TYPE, IP_DST, IPV6_DST}, set(), True,
      R.NO_MAPPING, {R.VTEP_MISMATCH}),
-    ("SOURCE_GUARD", "The outer source must be the host that the mapping names for the inner source.",
+    ("SOURCE_GUARD", "The outer source must be the host of the port that the inner source is mapped, or allowed, to.",
      {TUN_ID, TUN_SRC, TUN_IPV6_SRC, ETH_TYPE, IP_SRC, IPV6_SRC}, {"DELIVER"}, False,
      R.SOURCE_NOT_MAPPED, set()),
     ("DELIVER", "Map the inner destination to a port of this host, and address the frame to it.",

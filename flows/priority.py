@@ -14,6 +14,10 @@ OWN: Final = 110
 """An exception to PASS."""
 PASS: Final = 100
 """Lets a packet on; always matches everything that must be so."""
+ALLOWED_OWN: Final = 105
+"""As OWN, for an address that a port is allowed besides its own; one that is both meets OWN."""
+ALLOWED: Final = 95
+"""As PASS, for addresses that a port is allowed besides its own, which those may be among."""
 NEIGHBOUR: Final = 90
 """As PASS, for neighbour discovery of the VTEP: below tunnel packets, which then are not looked at as closely."""
 NAMED_MISS: Final = 20

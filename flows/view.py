@@ -31,6 +31,8 @@ class HostView:
     """Addresses of this host's own ports."""
     remote: tuple[Location, ...]
     """Addresses, in those VPCs, that are on another host."""
+    far: tuple[tuple[Port, Host], ...]
+    """Ports of other hosts in those VPCs that are allowed more than their own addresses, and where they are."""
     peers: tuple[Host, ...]
     """The hosts to which, and from which, tunnel packets may go, by name."""
 
@@ -46,5 +48,11 @@ def view(snapshot: Snapshot, host: Host) -> HostView:
         if mapping.vpc in vpcs and port.host is not None:
             location = Location(vpcs[mapping.vpc], ip_address(mapping.ip), port, snapshot.hosts[port.host])
             (local if port.host == host.uuid else remote).append(location)
-    peers = sorted({each.host for each in remote if host.reaches(each.host)}, key=lambda peer: peer.name)
-    return HostView(host, ports, vpcs, tuple(local), tuple(remote), tuple(peers))
+    far = tuple(
+        (port, snapshot.hosts[port.host])
+        for port in snapshot.ports.values()
+        if port.allowed and port.vpc in vpcs and port.host not in (None, host.uuid)
+    )
+    others = {location.host for location in remote} | {there for _, there in far}
+    peers = sorted((peer for peer in others if host.reaches(peer)), key=lambda peer: peer.name)
+    return HostView(host, ports, vpcs, tuple(local), tuple(remote), far, tuple(peers))

@@ -153,6 +153,21 @@ def mapping_add(context: typer.Context, vpc_name: VpcArgument, ip: IpArgument, p
     carry_out(settings(context), lambda tables: plan.make(rows, tables, only_new=True))
 
 
+@mapping.command("move", epilog="Example: lockgate mapping move blue 10.0.0.100 web-2")
+def mapping_move(context: typer.Context, vpc_name: VpcArgument, ip: IpArgument, port_name: PortArgument) -> None:
+    """Move an address to another port of the VPC, in one transaction."""
+    _refuse_unless(values.parse_ip, ip)
+    key = (vpc_name, ip)
+    rows = wanted.empty()
+    rows["Mapping"][key] = {"port": port_name}
+
+    def make(tables: Tables) -> Plan:
+        there, _ = wanted.named(tables)
+        return plan.make(rows, tables) if key in there["Mapping"] else _none_such("Mapping", key, there["Mapping"])
+
+    carry_out(settings(context), make)
+
+
 @mapping.command("delete", epilog="Example: lockgate mapping delete blue 10.0.0.12")
 def mapping_delete(context: typer.Context, vpc_name: VpcArgument, ip: IpArgument) -> None:
     """Delete a mapping: packets to the address are then dropped."""

@@ -97,7 +97,7 @@ def _port(uuid: RowId, row: Row) -> Port:
     host = next(iter(uuids(row["host"])), None)
     device = row["device"] if host is None else values.parse_device(row["device"])
     name, mac = values.parse_name(row["name"]), values.parse_mac(row["mac"])
-    allowed = tuple(values.parse_allowed(text) for text in sorted(atoms(row["allowed"])))
+    allowed = values.in_order(values.parse_allowed(text) for text in atoms(row["allowed"]))
     limits = [values.parse_limit(f"{word}={value}") for word, value in row["limits"][1]]
     boot = tuple(sorted(values.parse_boot(f"{word}={value}") for word, value in row["boot"][1]))
     known = Limits(**dict(limits)) if limits else UNLIMITED
@@ -196,6 +196,8 @@ def check_port(port: Port, vpcs: MappingABC[RowId, Vpc], hosts: MappingABC[RowId
     vpc = vpcs.get(port.vpc)
     if vpc is not None and port.mac == vpc.router_mac:
         raise ValueError(f"MAC {port.mac} is the router's of VPC {vpc.name}: choose another")
+    if vpc is not None and port.allowed:
+        values.check_allowed(port.allowed, vpc.subnets, vpc.routes)
     return vpc is not None and (port.host is None or port.host in hosts)
 
 

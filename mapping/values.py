@@ -204,6 +204,38 @@ def parse_allowed(text: str) -> IPNetwork:
     return net
 
 
+def check_allowed(
+    allowed: tuple[IPNetwork, ...],
+    subnets: tuple[IPNetwork, ...],
+    routes: Iterable[tuple[IPNetwork, IPAddress]],
+) -> None:
+    """Raise ValueError unless a guest of a VPC with these subnets and routes may be allowed all this at once.
+
+    Each must be of addresses that guests may have in a subnet, or that a route leads to: these are behind a guest.
+    """
+    for low, high in itertools.pairwise(in_order(allowed)):
+        if low.overlaps(high):
+            raise ValueError(f"allowed {show_allowed(low)} and {show_allowed(high)} overlap: remove one")
+    behind = [net for net, _ in routes]
+    for net in allowed:
+        met = next((subnet for subnet in subnets if subnet.overlaps(net)), None)
+        if met is None:
+            if not any(_within(net, route) for route in behind):
+                nets = ", ".join(map(str, (*subnets, *behind)))
+                raise ValueError(
+                    f"allowed {show_allowed(net)} is outside its VPC's subnets and routes ({nets}): choose one inside"
+                )
+            continue
+        for ip in (met[0], met[1], *((met[-1],) if met.version == 4 else ())):
+            if ip in net:
+                text = "the router" if ip == met[1] else "no guest's address"
+                raise ValueError(f"allowed {show_allowed(net)} holds {ip}, {text} of {met}: choose one without it")
+
+
+def _within(net: IPNetwork, other: IPNetwork) -> bool:
+    return net.version == other.version and net.subnet_of(other)  # type: ignore[arg-type]
+
+
 def show_allowed(net: IPNetwork) -> str:
     """The text that `parse_allowed` takes."""
     return str(net.network_address if net.prefixlen == net.max_prefixlen else net)

@@ -285,6 +285,8 @@ def _check_addresses(wanted: Content, result: Content, changed_vpcs: Collection[
         if (touched or row.get("vpc") in changed_vpcs) and row.get("mac") == vpc.get("router_mac", ""):
             text = f"MAC {row['mac']} of port {key[0]} is the router's of VPC {row['vpc']}: choose another"
             yield Fault("Port", key, "mac", text) if touched else Fault("Vpc", (str(row["vpc"]),), "router_mac", text)
+        if row.get("allowed") and (touched or row.get("vpc") in changed_vpcs):
+            yield from _check_allowed(key, row, vpc, touched=touched)
     for key, row in result["Mapping"].items():
         name, ip = key
         touched = key in wanted["Mapping"]
@@ -305,3 +307,15 @@ def _check_addresses(wanted: Content, result: Content, changed_vpcs: Collection[
                 yield Fault("Mapping", key, "ip", str(error))
             else:
                 yield Fault("Vpc", (name,), "subnets", f"port {row['port']} no longer fits: {error}")
+
+
+def _check_allowed(key: Key, row: Row, vpc: Row, *, touched: bool) -> Iterator[Fault]:
+    try:
+        subnets = tuple(map(values.parse_subnet, texts(vpc.get("subnets") or ())))
+        routes = map(values.parse_route, texts(vpc.get("routes") or ()))
+        values.check_allowed(tuple(map(values.parse_allowed, texts(row["allowed"]))), subnets, routes)
+    except ValueError as error:
+        if touched:
+            yield Fault("Port", key, "allowed", str(error))
+        else:
+            yield Fault("Vpc", (str(row["vpc"]),), "subnets", f"port {key[0]} no longer fits: {error}")

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from flows.view import view
 from mapping import rows
 from mapping.linked import Linked, Touched
 from mapping.model import BadRow, Encap, Host, Mapping, Port, Vpc
+from mapping.values import in_order
 from tests.build import BLUE, HOST_A, HOST_B, HOST_C, RED, mapping, port, vpc
 
 HOSTS = [HOST_A, HOST_B, HOST_C]
@@ -48,11 +49,17 @@ def changed(row: Any, rng: random.Random) -> Any:  # noqa: ANN401 - any row
         )
     if isinstance(row, Port):
         host = rng.choice([None, *(host.uuid for host in HOSTS)])
-        return rng.choice([row, replace(row, host=host), replace(row, vpc=rng.choice(VPCS).uuid)])
+        return rng.choice([row, replace(row, host=host), replace(row, vpc=rng.choice(VPCS).uuid), *allowing(row, rng)])
     port = rng.choice(PORTS)
     return rng.choice(
         [row, row._replace(port=port.uuid), row._replace(vpc=port.vpc), BadRow("Mapping", row.uuid, "x", "junk")]
     )
+
+
+def allowing(port: Port, rng: random.Random) -> list[Port]:
+    """The port, allowed more: right or wrong, and often the same as others."""
+    nets = ["10.0.0.10", "10.0.0.99", "10.0.0.128/28", "10.0.0.130", "10.0.0.0/30", "fd00::99", "fd00::80/124"]
+    return [replace(port, allowed=in_order(map(ip_network, rng.sample(nets, rng.randrange(1, 4))))) for _ in range(2)]
 
 
 def ofports_without(absent: str) -> dict[str, int]:

@@ -63,6 +63,18 @@ BAD: list[tuple[str, int, str, Any, str, set[str]]] = [
     ),
     ("Vpc", 2, "routes", ["map", [["fd09::/64", "10.0.0.9"]]], "the other IP version", {"Vpc", "Port", "Mapping"}),
     ("Port", 3, "allowed", ["set", ["10.0.0.9", "224.0.0.0/8"]], "multicast", {"Port", "Mapping"}),
+    ("Port", 3, "allowed", "10.0.1.9", "outside its VPC's subnets and routes (10.0.0.0/24)", {"Port", "Mapping"}),
+    ("Port", 3, "allowed", "10.0.0.1", "holds 10.0.0.1, the router of 10.0.0.0/24", {"Port", "Mapping"}),
+    ("Port", 3, "allowed", "10.0.0.0/8", "holds 10.0.0.0, no guest's address of 10.0.0.0/24", {"Port", "Mapping"}),
+    ("Port", 3, "allowed", "10.0.0.254/31", "holds 10.0.0.255, no guest's", {"Port", "Mapping"}),
+    (
+        "Port",
+        3,
+        "allowed",
+        ["set", ["10.0.0.8/30", "10.0.0.9"]],
+        "10.0.0.8/30 and 10.0.0.9 overlap",
+        {"Port", "Mapping"},
+    ),
     ("Port", 3, "limits", ["map", [["speed", 9]]], "limit 'speed'", {"Port", "Mapping"}),
     ("Port", 3, "limits", ["map", [["to_guest_pps", 0]]], "whole number from 1", {"Port", "Mapping"}),
     ("Port", 3, "boot", ["map", [["bios", "a b"]]], "boot bios 'a b'", {"Port", "Mapping"}),
@@ -104,13 +116,13 @@ def test_what_a_row_may_leave_out() -> None:
     tables["Host"][uuid(1)]["substrate_mtu"] = 9000
     tables["Vpc"][uuid(2)] |= {"mtu": 8900, "dns": ["set", ["fd00::53", "10.9.9.9"]]}
     tables["Vpc"][uuid(2)]["routes"] = ["map", [["10.9.0.0/16", "10.0.0.9"]]]
-    tables["Port"][uuid(3)] |= {"allowed": ["set", ["10.0.0.9", "10.0.1.0/28"]], "boot": ["map", [["bios", "a"]]]}
+    tables["Port"][uuid(3)] |= {"allowed": ["set", ["10.0.0.9", "10.9.1.0/28"]], "boot": ["map", [["bios", "a"]]]}
     tables["Port"][uuid(3)]["limits"] = ["map", [["to_guest_pps", 7]]]
     snapshot = rows.read(tables)
     host, vpc, port = snapshot.hosts[uuid(1)], snapshot.vpcs[uuid(2)], snapshot.ports[uuid(3)]
     assert (host.substrate_mtu, vpc.mtu, tuple(map(str, vpc.dns))) == (9000, 8900, ("10.9.9.9", "fd00::53"))
     assert [(str(net), str(hop)) for net, hop in vpc.routes] == [("10.9.0.0/16", "10.0.0.9")]
-    assert (tuple(map(str, port.allowed)), port.boot) == (("10.0.0.9/32", "10.0.1.0/28"), (("bios", "a"),))
+    assert (tuple(map(str, port.allowed)), port.boot) == (("10.0.0.9/32", "10.9.1.0/28"), (("bios", "a"),))
     assert port.limits == UNLIMITED._replace(to_guest_pps=7)
     assert rows.parse_row("Port", uuid(3), rows.raw(port)) == port
 
