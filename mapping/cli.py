@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from typing import Annotated
@@ -10,15 +11,16 @@ import typer
 from rich.console import Console
 
 from explain import cli as cli_explain
-from mapping import cli_apply, cli_mapping, cli_pki, cli_port, cli_rows, cli_status
+from mapping import cli_apply, cli_change, cli_look, cli_mapping, cli_pki, cli_port, cli_rows, cli_status
 from mapping.cli_common import RefusedError, Settings, print_json
 from mapping.errors import MappingError
+from mapping.history import Cause, author
 from mapping.schema import DEFAULT_REMOTE
 from mapping.session import check_remote
 from topo.bridges_cli import app as bridges_app
 from topo.lab_cli import app as lab_app
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 
 Database = Annotated[
     str,
@@ -30,15 +32,24 @@ Database = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, errors too. May also stand after the command.")]
 
+Reason = Annotated[
+    str,
+    typer.Option("--reason", "-m", help="Why, for `lockgate history`. May also stand after the command."),
+]
+
 
 @app.callback(epilog="Example: lockgate apply -f examples/two-hosts.yaml")
-def options(context: typer.Context, db: Database = DEFAULT_REMOTE, as_json: AsJson = False) -> None:
+def options(
+    context: typer.Context, db: Database = DEFAULT_REMOTE, as_json: AsJson = False, reason: Reason = ""
+) -> None:
     """Lockgate: the NIC of a bare-metal host as the trust boundary of a cloud network."""
     try:
         remotes = tuple(check_remote(remote.strip()) for remote in db.split(","))
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--db") from None
-    context.obj = Settings(remotes, as_json, f"lockgate: {shlex.join(sys.argv[1:])}")
+    context.obj = Settings(
+        remotes, as_json, Cause(author(), shlex.join(["lockgate", *_split(sys.argv[1:])[1]]), reason.strip())
+    )
 
 
 app.command("apply", epilog="Example: lockgate apply -f examples/two-hosts.yaml --dry-run")(cli_apply.apply)
@@ -46,6 +57,15 @@ app.command("status", epilog="Example: lockgate --db tcp:198.51.100.1:6640 statu
 app.command("trace", epilog="Example: lockgate trace web db --proto tcp --port 443")(cli_explain.trace)
 app.command("explain", epilog="Example: lockgate explain 0x10c6c3949bd5b275")(cli_explain.explain)
 app.command("audit", epilog="Example: lockgate audit --host host-a --mend")(cli_explain.audit)
+app.command("get", epilog="Example: lockgate get ports web db")(cli_look.get)
+app.command("describe", epilog="Example: lockgate describe port web")(cli_look.describe)
+app.command("diff", epilog="Example: lockgate diff -f examples/two-hosts.yaml")(cli_look.diff)
+app.command("edit", epilog="Example: lockgate edit port web -m 'more bandwidth'")(cli_change.edit)
+app.command("delete", epilog="Example: lockgate delete ports web db")(cli_change.delete)
+app.command("export", epilog="Example: lockgate export > all.yaml")(cli_look.export)
+app.command("import", epilog="Example: lockgate import -f all.yaml --dry-run")(cli_change.import_)
+app.command("watch", epilog="Example: lockgate watch ports")(cli_look.watch)
+app.command("history", epilog="Example: lockgate history -n 5")(cli_look.history)
 for _name in ("vpc", "host", "port", "mapping"):
     app.add_typer(getattr(cli_rows, _name), name=_name)
 cli_rows.port.command("show", epilog="Example: lockgate port show web --json")(cli_port.show)
@@ -62,7 +82,8 @@ app.add_typer(lab_app, name="lab")
 
 def main() -> None:
     """Run the command. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
-    words = _json_first(sys.argv[1:])
+    ours, rest = _split(sys.argv[1:])
+    words = [*ours, *rest]
     try:
         app(words, prog_name="lockgate")
     except MappingError as error:
@@ -74,12 +95,20 @@ def main() -> None:
         sys.exit(1)
 
 
-def _json_first(words: list[str]) -> list[str]:
-    """People write --json last. What follows `lab` or `--` is not ours to read."""
-    ours = next((place for place, word in enumerate(words) if word in ("lab", "--")), len(words))
-    if "--json" not in words[:ours]:
-        return words
-    return ["--json", *(word for word in words[:ours] if word != "--json"), *words[ours:]]
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """--json and the reason, which people write last; and the rest. What follows `lab` or `--` is not ours to read."""
+    end = next((place for place, word in enumerate(words) if word in ("lab", "--")), len(words))
+    first: list[str] = []
+    rest: list[str] = []
+    read = iter(words[:end])
+    for word in read:
+        if word in ("-m", "--reason"):
+            first += [word, *itertools.islice(read, 1)]
+        elif word == "--json":
+            first.insert(0, word)
+        else:
+            (first if word.startswith("--reason=") else rest).append(word)
+    return first, [*rest, *words[end:]]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +17,16 @@ from rich.text import Text
 
 from mapping import document, plan, rows
 from mapping import status as state
-from mapping.cli_common import RefusedError, Settings, console, follow, settings, show_done, show_table
+from mapping.cli_common import (
+    RefusedError,
+    Settings,
+    console,
+    contents,
+    follow,
+    settings,
+    show_done,
+    show_table,
+)
 from mapping.document import Document
 from mapping.errors import MappingError
 from mapping.plan import Plan
@@ -48,7 +56,7 @@ def apply(
     Rows that the file does not name stay as they are, unless --prune is given. A second time there is nothing to do.
     """
     options = settings(context)
-    read = document.read(_contents(file), str(file))
+    read = document.read(contents(file), str(file))
 
     def make(tables: Tables) -> Plan:
         return plan.make(read.rows, tables, absent=plan.left_out(read.rows, tables, prune=prune))
@@ -63,16 +71,9 @@ def apply(
             _carry_out_and_wait(options, writer, read, make, timeout)
             return
         else:
-            done = writer.carry_out(make, options.comment)
+            done = writer.carry_out(make, options.cause)
     _refuse_faults(read, done.plan)
     show_done(options, done, dry_run=dry_run)
-
-
-def _contents(file: Path) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise MappingError(f"{file}: {error.strerror}: name a YAML file, like examples/two-hosts.yaml") from None
 
 
 def _all_problems(read: Document, writer: Writer, make: Callable[[Tables], Plan]) -> list[document.Problem]:
@@ -106,7 +107,7 @@ def _carry_out_and_wait(
         return made
 
     with closing(replica.session):
-        done = writer.carry_out(make_and_follow, options.comment)
+        done = writer.carry_out(make_and_follow, options.cause)
         since = time.monotonic()
         _refuse_faults(read, done.plan)
         found: tuple[Confirmation, ...] = ()

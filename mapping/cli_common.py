@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -12,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mapping import plan
+from mapping import plan, wanted
 from mapping.errors import MappingError
+from mapping.history import Cause
 from mapping.plan import Edit, Plan
 from mapping.replica import Replica
 from mapping.rows import Tables
@@ -21,7 +24,7 @@ from mapping.wanted import Fault, Key, Row
 from mapping.writer import Done, Writer, unreachable
 
 _PATIENCE_MS: Final = 10_000
-_STYLES: Final = {"add": ("+", "green"), "change": ("~", "yellow"), "delete": ("-", "red")}
+_STYLES: Final = {"add": "green", "change": "yellow", "delete": "red"}
 
 
 class RefusedError(MappingError):
@@ -34,11 +37,11 @@ class RefusedError(MappingError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options that stand before the command. `comment` goes into the database's log with each change."""
+    """The options that stand before the command. `cause` goes into the database's history with each change."""
 
     remotes: tuple[str, ...]
     json: bool
-    comment: str
+    cause: Cause
 
 
 def settings(context: typer.Context) -> Settings:
@@ -54,13 +57,21 @@ def console() -> Console:
     return out if out.is_terminal else Console(highlight=False, width=1000)
 
 
+def contents(file: Path) -> bytes:
+    """What a file, or standard input, has.
+
+    Raises:
+        MappingError: it cannot be read.
+    """
+    try:
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise MappingError(f"{file}: {error.strerror}: name a YAML file, like examples/two-hosts.yaml") from None
+
+
 def print_json(value: object) -> None:
     """The one thing on standard output under --json."""
     typer.echo(json.dumps(value, indent=2))
-
-
-_NOTHING: Final = (None, ())
-"""Values of a column that may hold nothing, and does."""
 
 
 def follow(replica: Replica, options: Settings) -> None:
@@ -82,7 +93,7 @@ def carry_out(options: Settings, make: Callable[[Tables], Plan]) -> None:
         MappingError: something is wrong with it, or the database refuses.
     """
     with Writer(options.remotes) as writer:
-        done = writer.carry_out(make, options.comment)
+        done = writer.carry_out(make, options.cause)
     if done.plan.faults:
         raise RefusedError([fault.text for fault in done.plan.faults])
     show_done(options, done)
@@ -91,13 +102,12 @@ def carry_out(options: Settings, make: Callable[[Tables], Plan]) -> None:
 def show_done(options: Settings, done: Done, **more: object) -> None:
     """What changed; `more` is added under --json."""
     if options.json:
-        edits = [_edit(edit) for edit in done.plan.edits]
+        edits = [edit_as_json(edit) for edit in done.plan.edits]
         print_json({"edits": edits, "config_seq": done.config_seq, "notes": done.plan.notes, **more})
         return
     out = console()
     for edit in done.plan.edits:
-        sign, style = _STYLES[edit.action]
-        out.print(Text(f"{sign} {edit.name}", style), Text(_columns(edit)), sep="  ")
+        show_edit(out, edit)
     if not done.plan.edits:
         out.print(f"nothing to do: the database says so already (config_seq {done.config_seq})")
     elif more.get("dry_run"):
@@ -108,27 +118,31 @@ def show_done(options: Settings, done: Done, **more: object) -> None:
         out.print(Text(f"note: {note}", "yellow"))
 
 
-def _columns(edit: Edit) -> str:
-    if edit.action == "change":
-        pairs = ((column, edit.before[column], edit.after[column]) for column in edit.after)
-        return ", ".join(f"{column} {plan.show(before)} -> {plan.show(after)}" for column, before, after in pairs)
-    row = edit.after or edit.before
-    return ", ".join(f"{column} {plan.show(value)}" for column, value in row.items() if value not in _NOTHING)
+def show_edit(out: Console, edit: Edit) -> None:
+    """One row that changes, as a line."""
+    out.print(Text(f"{edit.sign} {edit.name}", _STYLES[edit.action]), Text(edit.what), sep="  ")
 
 
-def _edit(edit: Edit) -> dict[str, Any]:
-    return {"action": edit.action, "table": edit.table, "key": edit.key, "before": edit.before, "after": edit.after}
+def edit_as_json(edit: Edit) -> dict[str, Any]:
+    """One row that changes, for programs."""
+    before, after = (wanted.as_json(edit.table, row) for row in (edit.before, edit.after))
+    return {"action": edit.action, "table": edit.table, "key": edit.key, "before": before, "after": after}
+
+
+def full_row(table: str, key: Key, row: Row) -> Row:
+    """A row with the columns that are its key."""
+    names = ("vpc", "ip") if table == "Mapping" else ("name",)
+    return {**dict(zip(names, key, strict=True)), **row}
 
 
 def show_rows(options: Settings, table: str, found: dict[Key, Row]) -> None:
     """A table of the database."""
-    names = ("vpc", "ip") if table == "Mapping" else ("name",)
-    full = [{**dict(zip(names, key, strict=True)), **row} for key, row in sorted(found.items())]
+    full = [full_row(table, key, row) for key, row in sorted(found.items())]
     if options.json:
-        print_json(full)
+        print_json([wanted.as_json(table, row) for row in full])
     elif full:
         # A column in which nothing stands tells nothing.
-        columns = [column for column in full[0] if any(row[column] not in _NOTHING for row in full)]
+        columns = [column for column in full[0] if any(row[column] not in plan.NOTHING for row in full)]
         show_table(columns, ([plan.show(row[column]) for column in columns] for row in full))
     else:
         console().print("none")

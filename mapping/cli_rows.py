@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from mapping import plan, values, wanted
+from mapping import cli_names, plan, values, wanted
 from mapping.cli_common import RefusedError, carry_out, missing, settings, show_rows
 from mapping.plan import Plan
 from mapping.rows import Tables
@@ -21,6 +21,8 @@ vpc = typer.Typer(no_args_is_help=True, help="Tenants' networks.")
 host = typer.Typer(no_args_is_help=True, help="Bare-metal hosts: where they are on the substrate.")
 port = typer.Typer(no_args_is_help=True, help="Guests' attachments to their VPCs.")
 mapping = typer.Typer(no_args_is_help=True, help="Addresses of VPCs, and the port that each is at; and the database.")
+
+_hosts, _vpcs, _ports = map(cli_names.complete, ("Host", "Vpc", "Port"))
 
 Name = Annotated[str, typer.Argument(help="Its name.")]
 Vni = Annotated[str, typer.Option(help="Its number on the wire, 1 to 16777215.")]
@@ -34,18 +36,22 @@ Encapsulation = Annotated[str | None, typer.Option("--encap", help="vxlan (unles
 GuestDatapath = Annotated[str | None, typer.Option(help="Datapath id of br-guest, 16 hex digits.")]
 NicDatapath = Annotated[str | None, typer.Option(help="Datapath id of br-nic, 16 hex digits.")]
 SubstrateMtu = Annotated[str | None, typer.Option(help="Bytes of IP packet that the substrate carries; 1500.")]
-VpcName = Annotated[str, typer.Option("--vpc", help="The VPC's name.")]
+VpcName = Annotated[str, typer.Option("--vpc", help="The VPC's name.", autocompletion=_vpcs)]
 Mac = Annotated[str, typer.Option(help="The guest's MAC, like 02:00:00:00:00:01.")]
-HostName = Annotated[str, typer.Option("--host", help="The host's name.")]
-OptionalHost = Annotated[str | None, typer.Option("--host", help="The host that the guest is on.")]
+HostName = Annotated[str, typer.Option("--host", help="The host's name.", autocompletion=_hosts)]
+OptionalHost = Annotated[
+    str | None, typer.Option("--host", help="The host that the guest is on.", autocompletion=_hosts)
+]
 Device = Annotated[str | None, typer.Option(help="The guest's interface on br-guest; the port's name unless given.")]
 Addresses = Annotated[list[str] | None, typer.Option("--address", help="An address of the guest. May be repeated.")]
 Allowed = Annotated[list[str] | None, typer.Option(help="What else it may send from: address or network. Repeatable.")]
 LimitPairs = Annotated[list[str] | None, typer.Option("--limit", help="Like from_guest_kbps=1000. May be repeated.")]
 BootPairs = Annotated[list[str] | None, typer.Option(help="For network boot, like bios=undionly.kpxe. Repeatable.")]
-VpcArgument = Annotated[str, typer.Argument(metavar="VPC", help="The VPC's name.")]
+VpcArgument = Annotated[str, typer.Argument(metavar="VPC", help="The VPC's name.", autocompletion=_vpcs)]
 IpArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="An address of the VPC.")]
-PortArgument = Annotated[str, typer.Argument(metavar="PORT", help="The name of the port that has the address.")]
+PortArgument = Annotated[
+    str, typer.Argument(metavar="PORT", help="The name of the port that has the address.", autocompletion=_ports)
+]
 
 _APPS: Final = {"Vpc": vpc, "Host": host, "Port": port}
 
@@ -269,10 +275,7 @@ def _delete(context: typer.Context, table: str, key: Key) -> None:
 
 
 def _none_such(table: str, key: Key, there: dict[Key, Row]) -> Plan:
-    mend = "look with `lockgate mapping list`"
-    if table != "Mapping":
-        mend = wanted.suggest(key[0], sorted(name for (name,) in there))
-    return missing(table, key, f"there is no {wanted.describe(table, key)}: {mend}")
+    return missing(table, key, cli_names.none_such(table, key, there))
 
 
 def _list(context: typer.Context, table: str) -> None:

@@ -23,6 +23,10 @@ Ref = tuple[str, Key]
 """Table and key of a row."""
 
 _ORDER: Final = {"add": 0, "change": 1, "delete": 2}
+_SIGNS: Final = {"add": "+", "change": "~", "delete": "-"}
+
+NOTHING: Final = (None, ())
+"""Values of a column that may hold nothing, and does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,20 @@ class Edit:
     def name(self) -> str:
         """The row's name, in words."""
         return wanted.describe(self.table, self.key)
+
+    @property
+    def sign(self) -> str:
+        """What is done, as one character: + ~ -."""
+        return _SIGNS[self.action]
+
+    @property
+    def what(self) -> str:
+        """What comes, changes or goes, in words."""
+        if self.action == "change":
+            pairs = ((column, self.before[column], self.after[column]) for column in self.after)
+            return ", ".join(f"{column} {show(before)} -> {show(after)}" for column, before, after in pairs)
+        row = self.after or self.before
+        return ", ".join(f"{column} {show(value)}" for column, value in row.items() if value not in NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +81,15 @@ def make(rows: Content, tables: Tables, *, absent: Collection[Ref] = (), only_ne
         table: {**{key: row for key, row in there[table].items() if (table, key) not in gone}, **rows[table]}
         for table in TABLES
     }
-    edits = _edits(rows, there, gone)
-    changed_vpcs = {edit.key[0] for edit in edits if edit.table == "Vpc" and edit.action == "change"}
+    found = edits(rows, there, gone)
+    changed_vpcs = {edit.key[0] for edit in found if edit.table == "Vpc" and edit.action == "change"}
     faults = list(wanted.check(rows, result, changed_vpcs))
     if only_new:
-        faults += [_exists(edit, there) for edit in edits if edit.action == "change"]
-    if faults or not edits:
-        return Plan(edits, tuple(faults), ())
-    operations = _unchanged_since(tables), *_operations(edits, ids)
-    return Plan(edits, (), operations, tuple(reach.in_content(result)))
+        faults += [_exists(edit, there) for edit in found if edit.action == "change"]
+    if faults or not found:
+        return Plan(found, tuple(faults), ())
+    operations = _unchanged_since(tables), *_operations(found, ids)
+    return Plan(found, (), operations, tuple(reach.in_content(result)))
 
 
 def left_out(rows: Content, tables: Tables, *, prune: bool) -> set[Ref]:
@@ -116,18 +134,19 @@ def concerned(edits: Iterable[Edit], tables: Tables) -> frozenset[str]:
     return frozenset(str(host) for host in hosts - deleted)
 
 
-def _edits(rows: Content, there: Content, gone: Collection[Ref]) -> tuple[Edit, ...]:
-    edits: list[Edit] = []
+def edits(rows: Content, there: Content, gone: Collection[Ref]) -> tuple[Edit, ...]:
+    """What makes of `there` these rows, without those that are to be gone."""
+    found: list[Edit] = []
     for table in TABLES:
         for key, row in rows[table].items():
             known = there[table].get(key)
             if known is None:
-                edits.append(Edit("add", table, key, {}, row))
+                found.append(Edit("add", table, key, {}, row))
             elif differing := [column for column in row if row[column] != known[column]]:
                 before, after = ({column: side[column] for column in differing} for side in (known, row))
-                edits.append(Edit("change", table, key, before, after))
-        edits += [Edit("delete", table, key, there[table][key], {}) for where, key in sorted(gone) if where == table]
-    return tuple(sorted(edits, key=lambda edit: _ORDER[edit.action]))
+                found.append(Edit("change", table, key, before, after))
+        found += [Edit("delete", table, key, there[table][key], {}) for where, key in sorted(gone) if where == table]
+    return tuple(sorted(found, key=lambda edit: _ORDER[edit.action]))
 
 
 def _exists(edit: Edit, there: Content) -> Fault:
@@ -165,9 +184,7 @@ def _operations(edits: tuple[Edit, ...], ids: dict[Ref, RowId]) -> list[Operatio
         if column in wanted.REFERENCES:
             return reference(wanted.REFERENCES[column], value)
         if schema.is_map(table, column):
-            kind = int if schema.columns(table)[column]["value"]["type"] == "integer" else str
-            pairs = (text.partition("=") for text in wanted.texts(value))
-            return ["map", [[word, kind(text)] for word, _, text in pairs]]
+            return ["map", list(map(list, wanted.pairs(table, column, value).items()))]
         if value is None:
             return ["set", []]
         return ["set", list(value)] if isinstance(value, tuple) else value

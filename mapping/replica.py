@@ -99,6 +99,16 @@ class Replica:
             self._snapshot = self.linked.snapshot(self.config_seq)
         return self._snapshot
 
+    def content(self) -> rows.Tables:
+        """The rows as the database has them, good and bad."""
+        tables = {table: dict(known) for table, known in self.tables.items()}
+        for table in self._columns.keys() - self.tables.keys():
+            tables[table] = {
+                uuid: value.row if isinstance(value, BadRow) else rows.raw(value)
+                for uuid, value in self.linked.parsed(table).items()
+            }
+        return tables
+
     def follow(self, hosts: Collection[RowId]) -> None:
         """Follow what these hosts need, and no longer what only others needed."""
         if self._working_set and self._working_set.hosts != hosts:

@@ -189,6 +189,22 @@ def texts(value: Value) -> tuple[str, ...]:
     return value if isinstance(value, tuple) else (str(value),)
 
 
+def pairs(table: str, column: str, value: Value) -> dict[str, str | int]:
+    """A value of a column that is a map, as one."""
+    kind = int if schema.columns(table)[column]["value"]["type"] == "integer" else str
+    return {word: kind(rest) for word, _, rest in (text.partition("=") for text in texts(value))}
+
+
+def as_json(table: str, row: Row) -> dict[str, Any]:
+    """A row for programs: what is a map in the database is an object, what is a set a list."""
+    return {
+        column: pairs(table, column, value)
+        if isinstance(value, tuple) and column in schema.columns(table) and schema.is_map(table, column)
+        else value
+        for column, value in row.items()
+    }
+
+
 def named(tables: Tables) -> tuple[dict[str, dict[Key, Row]], dict[tuple[str, Key], RowId]]:
     """Database rows by name, and the id of each. What is wrong in them stays, to be seen and mended."""
     content, ids = empty(), {}

@@ -7,13 +7,15 @@ yet" (see `Host.applied_seq`).
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 import ovs.timeval
 
-from mapping import rows, schema, wanted
+from mapping import history, rows, schema, wanted
 from mapping.errors import MappingError
+from mapping.history import Cause
 from mapping.model import RowId
 from mapping.plan import Operation, Plan
 from mapping.rows import Row, Tables
@@ -101,6 +103,14 @@ class Writer:
         results = self._transact([{"op": "select", **dict(zip(keys, query, strict=True))} for query in queries])
         return [result["rows"] for result in results]
 
+    def history(self) -> list[history.Entry]:
+        """The last changes, the newest first.
+
+        Raises:
+            MappingError: as `read`.
+        """
+        return history.read(self.select(("History", [], list(history.COLUMNS)))[0])
+
     def transact(self, operations: Sequence[Operation], comment: str) -> Commit:
         """Do these operations and count them as one change; all of them are done, or none.
 
@@ -117,25 +127,29 @@ class Writer:
         results = self._transact([*operations, *_COUNT, {"op": "comment", "comment": comment}, _SELECT])
         return Commit(results[: len(operations)], int(results[-1]["rows"][0]["config_seq"]))
 
-    def carry_out(self, make: Callable[[Tables], Plan], comment: str) -> Done:
+    def carry_out(self, make: Callable[[Tables], Plan], cause: Cause) -> Done:
         """Read, plan, and write; once more if the database changes in between. A plan with faults is not carried out.
+
+        What is done is remembered in the database's history, with its cause.
 
         Raises:
             MappingError: as `transact`.
         """
         for _ in range(_ATTEMPTS - 1):
             try:
-                return self._try(make, comment)
+                return self._try(make, cause)
             except ConflictError:
                 continue
-        return self._try(make, comment)
+        return self._try(make, cause)
 
-    def _try(self, make: Callable[[Tables], Plan], comment: str) -> Done:
+    def _try(self, make: Callable[[Tables], Plan], cause: Cause) -> Done:
         tables = self.read()
         plan = make(tables)
         if plan.faults or not plan.edits:
             return Done(plan, rows.config_seq(tables))
-        return Done(plan, self.transact(plan.operations, comment).config_seq)
+        # Whoever writes in between makes this fail, so the number is known.
+        remember = history.operations(cause, plan.edits, rows.config_seq(tables) + 1, time.time())
+        return Done(plan, self.transact([*plan.operations, *remember], str(cause)).config_seq)
 
     def _transact(self, operations: Sequence[Operation]) -> list[Json]:
         results = self._call(operations)

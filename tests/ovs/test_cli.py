@@ -103,7 +103,7 @@ def test_row_by_row(lockgate: Lockgate) -> None:
         {"vpc": "blue", "ip": "10.0.1.12", "port": "web"},
     ]
     row = {"name": "web", "vpc": "blue", "mac": "02:00:00:00:00:01", "host": None, "device": "web"}
-    assert lockgate("--json", "port", "list").json == [{**row, "allowed": [], "limits": [], "boot": []}]
+    assert lockgate("--json", "port", "list").json == [{**row, "allowed": [], "limits": {}, "boot": {}}]
     assert [line.split() for line in lockgate("vpc", "list").out.splitlines()] == [
         ["name", "vni", "subnets", "router_mac"],
         ["blue", "5001", "10.0.0.0/24,", "10.0.1.0/24", "0a:00:5e:00:00:01"],
@@ -135,6 +135,16 @@ REFUSED = [
     ("mapping add blue 10.0.0.1 blue-web", "address 10.0.0.1 is the router of 10.0.0.0/24"),
     ("mapping add blue 10.0.1.1 blue-web", "address 10.0.1.1 is outside its VPC's subnets"),
     ("mapping add blue 10.0.0.99 green-web", "port green-web is in VPC green: map 10.0.0.99 to a port of VPC blue"),
+    ("mapping move blue 10.0.0.99 blue-db", "there is no mapping 10.0.0.99 of VPC blue: look with `lockgate mapping"),
+    ("mapping move blue 10.0.0.12 blue-wev", "there is no port 'blue-wev': did you mean 'blue-web'?"),
+    ("port set blue-web", "nothing to set of port blue-web: give --allow, --limit or --boot"),
+    ("port set blue-web --limit speed=9", "limit 'speed': choose from_guest_kbps, to_guest_kbps, from_guest_pps"),
+    ("port set blue-web --allow 10.0.0.1", "allowed 10.0.0.1 holds 10.0.0.1, the router of 10.0.0.0/24: choose one"),
+    ("port set blue-web --allow 192.168.0.0/24", "allowed 192.168.0.0/24 is outside its VPC's subnets and routes"),
+    ("get things", "kind 'things': choose vpcs, hosts, ports, mappings"),
+    ("describe port blue-wev", "there is no port blue-wev: did you mean 'blue-web'?"),
+    ("--db unix:/nowhere watch", "no mapping database at unix:/nowhere"),
+    ("diff -f /nowhere.yaml", "/nowhere.yaml: No such file or directory: name a YAML file"),
     ("mapping delete blue 10.0.0.99", "there is no mapping 10.0.0.99 of VPC blue: look with `lockgate mapping list`"),
     ("apply -f /nowhere.yaml", "/nowhere.yaml: No such file or directory: name a YAML file"),
     ("--db unix:/nowhere status", "no mapping database at unix:/nowhere (No such file or directory): start one with"),
@@ -363,18 +373,12 @@ def test_wrong_usage(lockgate: Lockgate, words: list[str]) -> None:
 
 def commands() -> list[list[str]]:
     named = [[table, verb] for table in ("vpc", "host", "port", "mapping") for verb in ("add", "list", "delete")]
-    return [
-        *named,
-        ["port", "move"],
-        ["port", "unbind"],
-        ["mapping", "serve"],
-        ["apply"],
-        ["status"],
-        ["trace"],
-        ["explain"],
-        ["audit"],
-        ["port", "show"],
+    verbs = ["trace", "explain", "audit"]
+    verbs += ("apply", "status", "get", "describe", "diff", "edit", "delete", "export", "import", "watch", "history")
+    named += [["port", verb] for verb in ("set", "show", "move", "unbind")] + [
+        ["mapping", verb] for verb in ("move", "serve")
     ]
+    return [*named, *([verb] for verb in verbs)]
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

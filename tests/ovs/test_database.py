@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from mapping import document, plan, schema, service, wanted
 from mapping.errors import MappingError
+from mapping.history import Cause
 from mapping.plan import Operation, Plan
 from mapping.rows import Tables
 from mapping.wanted import Content
 from mapping.writer import ConflictError, Writer
 
+CAUSE = Cause("me@here", "test")
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "two-hosts.yaml").read_text()
 
 
@@ -42,7 +44,7 @@ def rows(text: str) -> Content:
 
 def apply(writer: Writer, wants: Content, *, prune: bool = True) -> Plan:
     done = writer.carry_out(
-        lambda tables: plan.make(wants, tables, absent=plan.left_out(wants, tables, prune=prune)), "test"
+        lambda tables: plan.make(wants, tables, absent=plan.left_out(wants, tables, prune=prune)), CAUSE
     )
     assert done.plan.faults == ()
     return done.plan
@@ -104,7 +106,7 @@ def test_a_change_in_between_is_planned_for_again(writer: Writer, remote: str) -
                 apply(other, rows(EXAMPLE.replace("5001", "5003")))
         return plan.make(rows(EXAMPLE.replace("5002", "5004")), tables)
 
-    done = writer.carry_out(make, "test")
+    done = writer.carry_out(make, CAUSE)
     assert (seen, done.config_seq) == ([1, 2], 3)
     assert [(edit.name, edit.before) for edit in done.plan.edits] == [
         ("VPC blue", {"vni": 5003}),
@@ -121,7 +123,7 @@ def operations(writer: Writer, text: str) -> list[Operation]:
     content, _ = wanted.named(tables)
     extra = rows(text)
     missing = {table: {key: row for key, row in extra[table].items() if key not in content[table]} for table in extra}
-    return list(plan._operations(plan._edits(missing, content, ()), wanted.named(tables)[1]))
+    return list(plan._operations(plan.edits(missing, content, ()), wanted.named(tables)[1]))
 
 
 @pytest.mark.parametrize(

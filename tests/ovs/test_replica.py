@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mapping import document, plan, schema, service
 from mapping.errors import MappingError
+from mapping.history import Cause
 from mapping.model import Snapshot
 from mapping.replica import Replica
 from mapping.session import Message
@@ -47,7 +48,8 @@ class Server:
         rows = document.read(text, "f.yaml").rows
         with Writer([at or self.remote]) as writer:
             return writer.carry_out(
-                lambda tables: plan.make(rows, tables, absent=plan.left_out(rows, tables, prune=True)), "test"
+                lambda tables: plan.make(rows, tables, absent=plan.left_out(rows, tables, prune=True)),
+                Cause("me", "test"),
             ).config_seq
 
     def raw(self, *operations: dict[str, Any]) -> None:

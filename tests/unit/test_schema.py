@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mapping import rows, schema
+from mapping import history, rows, schema
 from mapping.model import VNI_MAX
 
 TABLES = json.loads(schema.SCHEMA_FILE.read_text())["tables"]
@@ -29,7 +29,7 @@ def test_every_table_described_exists() -> None:
 @pytest.mark.parametrize("table", OURS)
 def test_every_column_is_read_by_somebody(table: str) -> None:
     on_demand = {rows.PORT_COUNTERS} if table == "Host" else set()
-    read = {*rows.READ_COLUMNS[table], *rows.STATUS_COLUMNS.get(table, ())}
+    read = {*{"History": history.COLUMNS, **rows.READ_COLUMNS}[table], *rows.STATUS_COLUMNS.get(table, ())}
     assert read | on_demand == set(TABLES[table]["columns"])
 
 

@@ -1,0 +1,82 @@
+"""Who changed what, when, how and why: rows of the table History, written in the transaction that they tell of.
+
+Whoever may write mappings may write these as well: they are for colleagues who ask later, and no proof against one of
+them. A program that writes without `mapping.writer.Writer.carry_out` leaves a gap in the numbers.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from mapping.plan import Edit, Operation
+
+KEPT: Final = 1000
+"""How many of the last changes are told of; what is older goes with each new one."""
+_LINES: Final = 50
+_WIDTH: Final = 300
+"""How many edits of one change are told of, and how many characters of each, of a command and of a reason."""
+
+COLUMNS: Final = ("config_seq", "at", "who", "command", "reason", "edits")
+
+
+class Cause(NamedTuple):
+    """Whose doing a change is."""
+
+    who: str
+    command: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.who}: {self.command}{f' ({self.reason})' if self.reason else ''}"
+
+
+class Entry(NamedTuple):
+    """A change, as the database remembers it."""
+
+    config_seq: int
+    at: int
+    """In unix seconds, by the clock of who made it."""
+    who: str
+    command: str
+    reason: str
+    edits: tuple[str, ...]
+    """What was done to each row, in words; the last says how many more there were."""
+
+
+def author() -> str:
+    """Who runs this program, where."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # an id without a name
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def operations(cause: Cause, edits: Sequence[Edit], config_seq: int, at: float) -> tuple[Operation, ...]:
+    """What, in the transaction of these edits, remembers them; `config_seq` is what the database has after it."""
+    lines = [_cut(f"{edit.sign} {edit.name}  {edit.what}".strip()) for edit in edits[:_LINES]]
+    if len(edits) > _LINES:
+        lines.append(f"and {len(edits) - _LINES} more")
+    row = {
+        "config_seq": config_seq,
+        "at": int(at),
+        "who": _cut(cause.who),
+        "command": _cut(cause.command),
+        "reason": _cut(cause.reason),
+        "edits": "\n".join(lines),
+    }
+    old = [["config_seq", "<=", config_seq - KEPT]]
+    return {"op": "insert", "table": "History", "row": row}, {"op": "delete", "table": "History", "where": old}
+
+
+def read(rows: Iterable[dict[str, Any]]) -> list[Entry]:
+    """The rows as the database has them, the newest first."""
+    entries = [Entry(**{**row, "edits": tuple(row["edits"].splitlines())}) for row in rows]
+    return sorted(entries, key=lambda entry: (entry.config_seq, entry.at), reverse=True)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 5]}[...]"

@@ -1,0 +1,252 @@
+"""`lockgate get | describe | edit | delete | diff | export | import | watch | history`, on a real database."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mapping import history
+from mapping.writer import Writer
+from tests.ovs.test_cli import ATTENTIVE, EXAMPLE, LOCKGATE, Lockgate, lockgate
+from topo.waiting import wait_until
+
+__all__ = ["lockgate"]
+
+LIMITED = (
+    "port",
+    "set",
+    "blue-web",
+    "--limit",
+    "from_guest_kbps=1000",
+    "--limit",
+    "to_guest_pps=9",
+    "--allow",
+    "10.0.0.99",
+)
+
+
+@pytest.fixture
+def example(lockgate: Lockgate) -> Lockgate:
+    lockgate("apply", "-f", str(EXAMPLE))
+    return lockgate
+
+
+def test_get_shows_rows_with_maps_as_objects(example: Lockgate) -> None:
+    edits = example(*LIMITED, "--json").json["edits"]
+    limits = {"from_guest_kbps": 1000, "to_guest_pps": 9}
+    assert edits == [
+        {
+            "action": "change",
+            "table": "Port",
+            "key": ["blue-web"],
+            "before": {"allowed": [], "limits": {}},
+            "after": {"allowed": ["10.0.0.99"], "limits": limits},
+        }
+    ]
+    (row,) = example("get", "ports", "blue-web", "--json").json
+    assert (row["limits"], row["allowed"], row["boot"]) == (limits, ["10.0.0.99"], {})
+    assert [row["name"] for row in example("get", "hosts", "--json").json] == ["host-a", "host-b"]
+    assert [row["ip"] for row in example("get", "mapping", "blue/10.0.0.11", "--json").json] == ["10.0.0.11"]
+    example(*LIMITED[:3], "--limit", "none")
+    assert example("get", "port", "blue-web", "--json").json[0]["limits"] == {}
+
+
+def test_describe_shows_what_belongs_together_and_why_it_is_so(example: Lockgate) -> None:
+    example("port", "move", "blue-web", "--host", "host-b", "-m", "host-a gets a new fan")
+    told = example("describe", "port", "blue-web", "--json").json
+    assert told["row"]["host"] == "host-b"
+    assert [address["ip"] for address in told["addresses"]] == ["10.0.0.11"]
+    assert [(entry["config_seq"], entry["reason"]) for entry in told["history"]] == [
+        (2, "host-a gets a new fan"),
+        (1, ""),
+    ]
+    assert {port["name"] for port in example("describe", "host", "host-b", "--json").json["ports"]} >= {"blue-web"}
+    shown = example("describe", "port", "blue-web").out
+    assert "why: host-a gets a new fan\n    ~ port blue-web  host host-a -> host-b\n" in shown
+    assert "10.0.0.12" not in shown
+
+
+def test_history_names_who_how_and_why_and_is_bounded(example: Lockgate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "KEPT", 3)
+    example("--reason=because", "vpc", "add", "red", "--vni", "7", "--subnet", "10.0.0.0/24")
+    for number in range(3):
+        example("mapping", "add", "blue", f"10.0.0.{50 + number}", "blue-web", "--reason", "r" * 1000)
+    entries = example("history", "--json").json
+    assert [entry["config_seq"] for entry in entries] == [5, 4, 3]
+    assert len(entries[0]["reason"]) == 300
+    assert entries[0]["command"] == "lockgate mapping add blue 10.0.0.52 blue-web"
+    assert entries[0]["who"] == f"{getpass.getuser()}@{socket.gethostname()}"
+    assert entries[0]["edits"] == ["+ mapping 10.0.0.52 of VPC blue  port blue-web"]
+    assert abs(entries[0]["at"] - time.time()) < 60
+    example("vpc", "delete", "nobody", code=1)
+    example("vpc", "delete", "red", "--json", "-m", "gone")
+    assert len(example("history", "-n", "1", "--json").json) == 1
+    assert "why: gone" in example("history").out
+
+
+def test_delete_takes_several_at_once_or_none(example: Lockgate) -> None:
+    assert "there is no port nobody" in example("delete", "ports", "blue-web", "nobody", code=1).err
+    assert len(example("delete", "port", "blue-web", "blue-db", "--json").json["edits"]) == 4
+    assert example("delete", "things", "x", code=1).err == "kind 'things': choose vpcs, hosts, ports, mappings\n"
+    assert "write VPC/ADDRESS" in example("delete", "mapping", "10.0.0.11", code=1).err
+
+
+def test_diff_says_by_its_exit_status_whether_there_is_one(example: Lockgate, tmp_path: Path) -> None:
+    assert example("diff", "-f", str(EXAMPLE)).out.startswith("nothing to do")
+    file = tmp_path / "f.yaml"
+    file.write_text(EXAMPLE.read_text().replace("5001", "5009"))
+    found = example("diff", "-f", str(file), "--json", code=3).json
+    assert [(edit["after"], found["dry_run"]) for edit in found["edits"]] == [({"vni": 5009}, True)]
+    file.write_text("vpcs: {x: {}}")
+    assert "has no `vni`" in example("diff", "-f", str(file), code=1).err
+    assert example("diff", "-f", str(EXAMPLE)).out.startswith("nothing to do")
+
+
+def test_what_is_exported_and_imported_is_what_was(example: Lockgate, tmp_path: Path) -> None:
+    example(*LIMITED)
+    example("port", "set", "blue-db", "--boot", "bios=a.0", "--boot", "next_server=10.0.0.9")
+    example("port", "unbind", "green-db")
+    vpc = ("--vni", "77", "--subnet", "fd00::/64", "--subnet", "10.3.0.0/24", "--route", "10.9.0.0/16=10.3.0.9")
+    example("vpc", "add", "no", *vpc, "--mtu", "1300", "--dns", "fd00::53")
+    text, told = example("export").out, example("export", "--json").json
+    file = tmp_path / "all.yaml"
+    file.write_text(text)
+    assert example("import", "-f", str(file)).out.startswith("nothing to do")
+    example("delete", "ports", *(row["name"] for row in told["Port"]))
+    example("delete", "vpc", "no", "blue", "green")
+    example("vpc", "add", "other", "--vni", "78", "--subnet", "10.3.0.0/24")
+    example("import", "-f", str(file), "-m", "put back")
+    assert example("export", "--json").json == told
+    assert example("export").out == text
+
+
+def editor(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    program = (
+        f"import sys, pathlib; f = pathlib.Path(sys.argv[1]); f.write_text(f.read_text().replace({old!r}, {new!r}))"
+    )
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", f'{sys.executable} -c "{program}"')
+
+
+def test_edit_applies_what_the_editor_leaves(
+    example: Lockgate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    editor(monkeypatch, "host-a", "host-b")
+    assert example("edit", "port", "blue-web").out.startswith("~ port blue-web  host host-a -> host-b")
+    editor(monkeypatch, "nothing", "else")
+    assert example("edit", "port", "blue-web").out == "nothing to do: the text is as it was\n"
+    assert not list(tmp_path.glob("lockgate-*"))
+    editor(monkeypatch, "host-b", "nowhere")
+    said = example("edit", "port", "blue-web", code=1).err
+    (kept,) = tmp_path.glob("lockgate-*.yaml")
+    assert said.startswith(f"{kept}:")
+    assert "there is no host 'nowhere'" in said
+    assert "nowhere" in kept.read_text()
+    monkeypatch.setenv("EDITOR", "/nowhere/ed")
+    assert "editor /nowhere/ed: No such file" in example("edit", "port", "blue-web", code=1).err
+
+
+def test_an_edit_does_not_overwrite_what_others_did_meanwhile(
+    example: Lockgate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile = [*LOCKGATE, "port", "set", "blue-web", "--allow", "10.0.0.99"]
+    program = (
+        "import subprocess, sys, pathlib; f = pathlib.Path(sys.argv[1]);"
+        "f.write_text(f.read_text().replace('host-a', 'host-b'));"
+        f"subprocess.run({meanwhile!r}, check=True)"
+    )
+    monkeypatch.setenv("VISUAL", f'{sys.executable} -c "{program}"')
+    said = example("edit", "port", "blue-web", code=1).err
+    assert said.startswith("port blue-web was changed meanwhile: edit it again; your text is in ")
+    Path(said.rpartition(" ")[2].strip()).unlink()
+    assert example("get", "port", "blue-web", "--json").json[0]["host"] == "host-a"
+
+
+def test_watch_shows_each_change_as_it_comes(example: Lockgate) -> None:
+    words = ["--db", example.remote, "watch", "ports", "--json"]
+    with subprocess.Popen([sys.executable, "-uc", ATTENTIVE, *words], stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout
+        try:
+            wait_until(lambda: _clients(example) > 1, 10, "the watcher to follow")
+            example("vpc", "add", "red", "--vni", "7", "--subnet", "10.0.0.0/24")
+            example("port", "unbind", "blue-web")
+            told = json.loads(watching.stdout.readline())
+        finally:
+            watching.send_signal(signal.SIGINT)
+            code = watching.wait(10)
+    assert (told["config_seq"], code) == (3, 130)
+    assert [(edit["key"], edit["after"]["host"]) for edit in told["edits"]] == [(["blue-web"], None)]
+
+
+def _clients(example: Lockgate) -> int:
+    folder = Path(example.remote.removeprefix("unix:")).parent
+    shown = subprocess.run(
+        ["ovs-appctl", "-t", f"{folder}/mapping.ctl", "memory/show"], check=True, capture_output=True, text=True
+    ).stdout
+    # A client that follows has a monitor, and the server one of its own for each.
+    return 2 if "monitors:1" in shown else 0
+
+
+@pytest.mark.usefixtures("example")
+def test_the_shell_completes_kinds_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def completed(line: str) -> list[str]:
+        env = os.environ | {
+            "_LOCKGATE_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split(" ")) - 1),
+        }
+        program = "import sys; sys.argv = ['lockgate']; from mapping.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completed("lockgate get po") == ["ports"]
+    assert completed("lockgate describe port blue-w") == ["blue-web"]
+    assert completed("lockgate get mappings blue/10.0.0.11") == ["blue/10.0.0.11"]
+    assert completed("lockgate port move x --host host-") == ["host-a", "host-b"]
+    monkeypatch.setenv("LOCKGATE_DB", "unix:/nowhere")
+    assert completed("lockgate get port b") == []
+
+
+def test_an_apply_that_is_killed_leaves_the_old_or_the_new(example: Lockgate, tmp_path: Path) -> None:
+    """At whatever moment: a file of 2,000 addresses, and kills spread over the time that a whole run takes."""
+    old = example("export", "--json").json
+    lines = "".join(f"      - 10.0.{n // 200 + 8}.{n % 200 + 10}\n" for n in range(2000))
+    text = EXAMPLE.read_text().replace("10.0.0.0/24", "10.0.0.0/16", 1)
+    file = tmp_path / "many.yaml"
+    file.write_text(text.replace("addresses: [10.0.0.11]", f"addresses:\n      - 10.0.0.11\n{lines}", 1))
+    back = tmp_path / "old.yaml"
+    back.write_text(example("export").out)
+    apply = [*LOCKGATE, "apply", "-f", str(file)]
+    begin = time.monotonic()
+    subprocess.run(apply, check=True, capture_output=True)
+    whole = time.monotonic() - begin
+    new = example("export", "--json").json
+    example("import", "-f", str(back))
+    rng = random.Random(4)
+    seen = {"old": 0, "new": 0}
+    for attempt in range(12):
+        # The last ones come late, when the answer may be under way.
+        until = time.monotonic() + whole * (rng.uniform(0.5, 1.1) if attempt % 2 else rng.random())
+        with subprocess.Popen(apply, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+            wait_until(lambda: time.monotonic() > until, 60, "its time")  # noqa: B023 - called in this round
+            killed.kill()
+        with Writer([example.remote]) as writer:
+            writer.read()
+        now = example("export", "--json").json
+        assert now in (old, new)
+        seen["new" if now == new else "old"] += 1
+        example("import", "-f", str(back))
+    assert seen["old"], "no kill came early enough to tell"
