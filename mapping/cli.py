@@ -77,6 +77,9 @@ for _name, _rest in _EXAMPLES.items():
     cli_rows.mapping.command(_name, epilog=f"Example: lockgate mapping {_name}{_rest}")(getattr(cli_mapping, _name))
 app.add_typer(cli_pki.app, name="pki")
 app.add_typer(bridges_app, name="bridges")
+cli_rows.host.command("drain", epilog="Example: lockgate host drain host-a --to host-b -m 'a new fan'")(
+    cli_change.drain
+)
 app.add_typer(lab_app, name="lab")
 
 

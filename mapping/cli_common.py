@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mapping import plan, wanted
+from mapping import plan, rows, wanted
 from mapping.errors import MappingError
 from mapping.history import Cause
 from mapping.plan import Edit, Plan
@@ -86,17 +86,21 @@ def follow(replica: Replica, options: Settings) -> None:
         raise MappingError(unreachable(options.remotes, replica.session.error))
 
 
-def carry_out(options: Settings, make: Callable[[Tables], Plan]) -> None:
-    """Carry out a plan and show it.
+def carry_out(options: Settings, make: Callable[[Tables], Plan], *, dry_run: bool = False) -> None:
+    """Carry out a plan and show it; with `dry_run`, show it only.
 
     Raises:
         MappingError: something is wrong with it, or the database refuses.
     """
     with Writer(options.remotes) as writer:
-        done = writer.carry_out(make, options.cause)
+        if dry_run:
+            tables = writer.read()
+            done = Done(make(tables), rows.config_seq(tables))
+        else:
+            done = writer.carry_out(make, options.cause)
     if done.plan.faults:
         raise RefusedError([fault.text for fault in done.plan.faults])
-    show_done(options, done)
+    show_done(options, done, **({"dry_run": True} if dry_run else {}))
 
 
 def show_done(options: Settings, done: Done, **more: object) -> None:

@@ -20,6 +20,7 @@ from mapping.cli_common import (
     console,
     contents,
     edit_as_json,
+    follow,
     full_row,
     print_json,
     settings,
@@ -33,11 +34,10 @@ from mapping.history import Entry
 from mapping.replica import Replica
 from mapping.rows import Tables
 from mapping.wanted import Content, Key, Row
-from mapping.writer import Done, MappingError, Writer, unreachable
+from mapping.writer import Done, Writer
 
 DIFFERS: Final = 3
 """Exit status of `lockgate diff` when there is a difference."""
-_PATIENCE_MS: Final = 10_000
 _PAUSE_MS: Final = 3_600_000
 
 File = Annotated[Path, typer.Option("--file", "-f", help="The YAML file; - is standard input.")]
@@ -142,8 +142,7 @@ def watch(context: typer.Context, kind: KindOrAllArgument = "all") -> None:
     tables = wanted.TABLES if kind == "all" else (cli_names.table(kind),)
     replica = Replica(options.remotes)
     with closing(replica.session):
-        if not replica.wait_in_sync(_PATIENCE_MS):
-            raise MappingError(replica.refused or unreachable(options.remotes, replica.session.error))
+        follow(replica, options)
         before = replica.content()
         if not options.json:
             console().print(f"config_seq {replica.config_seq}; what comes now is shown, Ctrl-C ends it")

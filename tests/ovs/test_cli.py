@@ -376,7 +376,9 @@ def commands() -> list[list[str]]:
     verbs = ["trace", "explain", "audit"]
     verbs += ("apply", "status", "get", "describe", "diff", "edit", "delete", "export", "import", "watch", "history")
     named += [["port", verb] for verb in ("set", "show", "move", "unbind")] + [
-        ["mapping", verb] for verb in ("move", "serve")
+        ["mapping", "move"],
+        ["mapping", "serve"],
+        ["host", "drain"],
     ]
     return [*named, *([verb] for verb in verbs)]
 

@@ -250,3 +250,44 @@ def test_an_apply_that_is_killed_leaves_the_old_or_the_new(example: Lockgate, tm
         seen["new" if now == new else "old"] += 1
         example("import", "-f", str(back))
     assert seen["old"], "no kill came early enough to tell"
+
+
+def test_drain_moves_every_port_of_a_host_at_once(example: Lockgate) -> None:
+    assert "no other host is live" in example("host", "drain", "host-a", code=1).err
+    before = {row["name"]: row["host"] for row in example("get", "ports", "--json").json}
+    leaving = {name for name, host in before.items() if host == "host-a"}
+    assert leaving
+    dry = example("host", "drain", "host-a", "--to", "host-b", "--dry-run", "--json").json
+    assert ({edit["key"][0] for edit in dry["edits"]}, dry["dry_run"]) == (leaving, True)
+    for number, name in enumerate(("host-c", "host-d", "host-e")):
+        example("host", "add", name, "--vtep", f"192.0.2.{number + 20}")
+    example("host", "add", "host-six", "--vtep", "2001:db8::6")
+    example("vpc", "add", "red", "--vni", "9", "--subnet", "10.0.0.0/24")
+    for name in ("host-a", "host-c", "host-d", "host-six"):
+        example.reports(name, 1)
+    example("host", "drain", "host-a", "-m", "a new fan")
+    after = {row["name"]: row["host"] for row in example("get", "ports", "--json").json}
+    assert sorted(after[name] for name in leaving) == ["host-c", "host-d"], "the live ones, evenly"
+    assert {name: after[name] for name in before.keys() - leaving} == {
+        name: host for name, host in before.items() if name not in leaving
+    }
+    assert example("host", "drain", "host-a").out.startswith("nothing to do")
+    assert example("history", "-n", "1", "--json").json[0]["reason"] == "a new fan"
+
+
+def test_drain_says_what_cannot_go_where_it_should(example: Lockgate) -> None:
+    example("host", "add", "host-c", "--vtep", "192.0.2.20")
+    example("port", "move", "blue-db", "--host", "host-b", "--device", "blue-web")
+    said = example("host", "drain", "host-a", "--to", "host-b", code=1).err
+    assert "device blue-web of host host-b is taken by port" in said
+    for name in ("host-b", "host-c"):
+        example.reports(name, 1)
+    other = ("--vpc", "blue", "--mac", "02:00:00:00:09:01", "--host", "host-c", "--device", "blue-web")
+    example("port", "add", "other", *other)
+    said = example("host", "drain", "host-a", code=1).err
+    assert "port blue-web: its device blue-web is taken wherever it could go" in said
+    example("port", "delete", "other")
+    example("host", "drain", "host-a")
+    assert example("get", "port", "blue-web", "--json").json[0]["host"] == "host-c"
+    assert "cannot be emptied into itself" in example("host", "drain", "host-a", "--to", "host-a", code=1).err
+    assert "there is no host host-x" in example("host", "drain", "host-x", code=1).err
