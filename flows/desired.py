@@ -11,7 +11,7 @@ from flows.flow import Flow, drop, flow
 from flows.meter import Meter, Meters
 from flows.pipeline import BR_GUEST, BR_NIC, TABLES
 from flows.priority import MISS
-from flows.view import HostView, Location
+from flows.view import FarPort, HostView, Location
 from mapping.model import Host, Port, Vpc
 
 Flows = dict[int, Flow]
@@ -36,7 +36,7 @@ class Rules(Protocol):
 
     def of_port(self, port: Port, vpc: Vpc, ofports: Ofports, /) -> Iterator[Flow]: ...
 
-    def of_far_port(self, host: Host, port: Port, vpc: Vpc, there: Host, /) -> Iterator[Flow]: ...
+    def of_far_port(self, host: Host, far: FarPort, vpc: Vpc, /) -> Iterator[Flow]: ...
 
     def meters(self, port: Port, ofports: Ofports, /) -> Iterator[tuple[int, Meter]]: ...
 
@@ -62,8 +62,8 @@ def by_source(bridge: str, view: HostView, ofports: Ofports) -> Iterator[tuple[S
         yield vpc, rules.of_vpc(vpc)
     for port in view.ports:
         yield port, rules.of_port(port, view.vpcs[port.vpc], ofports)
-    for port, there in view.far:
-        yield port, rules.of_far_port(view.host, port, view.vpcs[port.vpc], there)
+    for far in view.far:
+        yield far.port, rules.of_far_port(view.host, far, view.vpcs[far.port.vpc])
     for location in (*view.local, *view.remote):
         yield location, rules.of_address(view.host, location, ofports)
 

@@ -36,7 +36,7 @@ from flows.meter import Meter, MeterKind, meter_id
 from flows.pipeline import BR_GUEST, TABLES, Reason
 from flows.ports import guest_patch
 from flows.priority import NAMED_MISS, OWN, PASS, TAG
-from flows.view import Location
+from flows.view import FarPort, Location
 from flows.wrong_bits import wrong_bits
 from mapping.model import Host, IPAddress, Port, Vpc
 
@@ -85,7 +85,7 @@ def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
         yield from drops.of_port(BR_GUEST, device)
 
 
-def of_far_port(_host: Host, _port: Port, _vpc: Vpc, _there: Host) -> Iterator[Flow]:
+def of_far_port(_host: Host, _far: FarPort, _vpc: Vpc) -> Iterator[Flow]:
     """Nothing: of what is elsewhere br-guest knows the addresses alone."""
     yield from ()
 

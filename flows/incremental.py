@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import islice
 from typing import Final
 
@@ -21,6 +21,7 @@ from flows.fields import address
 from flows.flow import Flow
 from flows.meter import Meters
 from flows.pattern import Bridge, Place
+from flows.view import FarPort, far_port
 from mapping.linked import Linked, Touched
 from mapping.model import Host, Port, RowId
 
@@ -69,8 +70,10 @@ class BridgeFlows:
         """Port of this host -> its meters."""
         self._devices: dict[int, RowId] = {}
         """OpenFlow port -> the port of this host whose device was there last."""
-        self._far: dict[RowId, tuple[RowId, RowId]] = {}
-        """Port of another host that is allowed more than its own addresses -> its VPC, and where it is."""
+        self._left: dict[RowId, RowId] = {}
+        """Ports that have just moved away from this host -> their VPC."""
+        self._far: dict[RowId, tuple[RowId, FarPort]] = {}
+        """Port that moves, or is elsewhere and allowed more than its own addresses -> its VPC, and what it is then."""
         self._grants: dict[RowId, tuple[int, ...]] = {}
         """Such a port -> cookies of the flows that it asks for. Two ports of a host may ask for one flow."""
         self._granted: Counter[int] = Counter()
@@ -180,7 +183,7 @@ class BridgeFlows:
         afresh = host != self._host
         if afresh:
             step.rows |= {self.host, *self._members, *self._peers}
-            ports.update(self._linked.ports_of(self.host), self._ports, self._far, *self._places)
+            ports.update(self._linked.ports_of(self.host), self._ports, self._left, self._far, *self._places)
         if ofports != self._ofports:
             ports |= self._ports.keys()
         self._host, self._bridge, self._ofports = host, Bridge(self._role, host), dict(ofports)
@@ -200,6 +203,12 @@ class BridgeFlows:
             self._take_out(vpc, step)
         for vpc in joined | renumbered | (set(self._members) if afresh else set()):
             self._put_in(vpc, since, step)
+        for vpc in self._members.keys() & touched.addresses.keys():
+            before = self._installed[vpc]
+            ports.update(port for port in touched.addresses[vpc].values() if port in self._far)
+            ports.update(
+                before[ip].port for ip in touched.addresses[vpc] if ip in before and before[ip].port in self._far
+            )
         self._note_far(ports, step)
         for vpc in self._members.keys() & touched.addresses.keys():
             self._sort(vpc, touched.addresses[vpc], since, step)
@@ -226,15 +235,19 @@ class BridgeFlows:
         own: set[RowId] = set()
         vpcs: set[RowId] = set()
         for uuid in ports:
-            vpc = self._ports.pop(uuid, None)
-            if vpc is not None:
+            if uuid in self._ports:
                 own.add(uuid)
+            vpc = self._ports.pop(uuid, None) or self._left.pop(uuid, None)
+            if vpc is not None:
                 vpcs.add(vpc)
                 self._members[vpc].discard(uuid)
             port = self._linked.ports.get(uuid)
-            if port is not None and port.host == self.host:
-                own.add(uuid)
-                self._ports[uuid] = port.vpc
+            if port is not None and self.host in port.hosts:
+                if port.seat(self.host) == self.host:
+                    own.add(uuid)
+                    self._ports[uuid] = port.vpc
+                else:
+                    self._left[uuid] = port.vpc
                 vpcs.add(port.vpc)
                 self._members[port.vpc].add(uuid)
         left = {vpc for vpc in vpcs if not self._members[vpc]}
@@ -293,8 +306,9 @@ class BridgeFlows:
         """Where a port's addresses of one family are now; None if they are nowhere."""
         places = self._places[ipv6]
         there = places.get(uuid) if uuid else None
-        if there is None and self._bridge and uuid and (port := self._linked.ports.get(uuid)) and port.host:
-            host, vpc = self._linked.hosts[port.host], self._linked.vpcs[port.vpc]
+        port = self._linked.ports.get(uuid) if uuid else None
+        if there is None and self._bridge and uuid and port and (seat := port.seat(self.host)):
+            host, vpc = self._linked.hosts[seat], self._linked.vpcs[port.vpc]
             there = places[uuid] = self._bridge.place(port, vpc, host, 6 if ipv6 else 4, self._ofports)
         return there
 
@@ -305,16 +319,21 @@ class BridgeFlows:
                 places.pop(port, None)
 
     def _note_far(self, ports: Iterable[RowId], step: _Step) -> None:
-        """Note which of these ports are elsewhere, in a VPC known here, and allowed more than their own addresses."""
+        """Note which of these ports, in a VPC known here, move, or are elsewhere and allowed more than their own."""
+        hosts = self._linked.hosts
         for uuid in ports:
             port = self._linked.ports.get(uuid)
             if uuid in self._far:
-                self._count_peer(self._far.pop(uuid)[1], -1, step)
+                for there in self._far.pop(uuid)[1].others:
+                    self._count_peer(there.uuid, -1, step)
                 step.far.add(uuid)
-            if port and port.allowed and port.host not in (None, self.host) and port.vpc in self._members:
-                self._far[uuid] = port.vpc, port.host
-                self._count_peer(port.host, 1, step)
-                step.far.add(uuid)
+            if port and port.vpc in self._members:
+                far = far_port(port, self.host, hosts, partial(self._linked.addresses_of, uuid))
+                if far:
+                    self._far[uuid] = port.vpc, far
+                    for there in far.others:
+                        self._count_peer(there.uuid, 1, step)
+                    step.far.add(uuid)
 
     def _grant(self, uuid: RowId, step: _Step) -> None:
         """Ask for the flows that such a port is to have now, and for none that only it had."""
@@ -333,10 +352,10 @@ class BridgeFlows:
 
     def _far_flows(self, uuid: RowId) -> Iterable[Flow]:
         linked = self._linked
-        if self._host is None or uuid not in self._far or uuid not in linked.ports:
+        if self._host is None or uuid not in self._far:
             return ()
-        port, (vpc, there) = linked.ports[uuid], self._far[uuid]
-        return self._rules.of_far_port(self._host, port, linked.vpcs[vpc], linked.hosts[there])
+        vpc, far = self._far[uuid]
+        return self._rules.of_far_port(self._host, far, linked.vpcs[vpc])
 
     def _flows(self, uuid: RowId) -> Iterable[Flow]:
         """The flows that come from a row alone, as the pure function makes them. A row that is gone has none."""

@@ -25,13 +25,13 @@ from flows.fields import (
     mac,
     prefix,
 )
-from flows.flow import Action, FieldMatch, Flow, Goto, Output, SetField, drop, flow
+from flows.flow import Action, FieldMatch, Flow, Goto, Output, OutputInPort, SetField, drop, flow
 from flows.meter import Meter
 from flows.pipeline import BR_NIC, TABLES, Reason
 from flows.ports import TUNNEL, nic_patch
 from flows.priority import ALLOWED, LINK, OWN, PASS, TAG
-from flows.view import Location
-from mapping.model import Host, IPNetwork, Port, Vpc
+from flows.view import FarPort, Location
+from mapping.model import Host, IPAddress, IPNetwork, Port, Vpc
 
 CLASSIFY, PUSH, SOURCE_GUARD, DELIVER = (
     TABLES[BR_NIC][name] for name in ("CLASSIFY", "PUSH", "SOURCE_GUARD", "DELIVER")
@@ -71,10 +71,38 @@ def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
         yield from drops.of_port(BR_NIC, patch)
 
 
-def of_far_port(host: Host, port: Port, vpc: Vpc, there: Host) -> Iterator[Flow]:
-    """A port of another host, in a VPC that has a port here: what it may send from besides its own addresses."""
-    for net in port.allowed if host.reaches(there) else ():
-        yield _source_guard(ALLOWED, vpc, net, there)
+def of_far_port(host: Host, far: FarPort, vpc: Vpc) -> Iterator[Flow]:
+    """A port that moves, or is elsewhere and allowed more than its own addresses; its VPC has a port here."""
+    for there in far.others:
+        if host.reaches(there):
+            for net in far.port.allowed:
+                yield _source_guard(ALLOWED, vpc, net, there)
+            for ip in far.addresses:
+                if there != far.seat:
+                    # Not as PASS: where the address was, its own flow may be, that is still to go.
+                    yield _source_guard(ALLOWED, vpc, ip_network(ip), there)
+                if far.seat == host:
+                    yield _sent_on(vpc, ip, there)
+    if far.left and host.reaches(far.seat):
+        for ip in far.addresses:
+            yield _send_on(host, far, vpc, ip)
+
+
+def _sent_on(vpc: Vpc, ip: IPAddress, there: Host) -> Flow:
+    """What the port's other host sends on to it here: from whom it is, that host has looked at."""
+    inner, vtep = FAMILIES[ip.version], there.vtep_ip
+    match: FieldMatch = {TUN_ID: vpc.vni, FAMILIES[vtep.version].tun_src: int(vtep)}
+    match |= {ETH_TYPE: inner.eth_type, inner.dst: int(ip)}
+    return flow(SOURCE_GUARD, PASS, match, [Goto(DELIVER.name)])
+
+
+def _send_on(host: Host, far: FarPort, vpc: Vpc, ip: IPAddress) -> Flow:
+    """What still arrives for a port that has moved away: on to its host, by the tunnel that it came by if it fits."""
+    inner, vtep = FAMILIES[ip.version], far.seat.vtep_ip
+    match: FieldMatch = {TUN_ID: vpc.vni, ETH_TYPE: inner.eth_type, inner.dst: int(ip)}
+    out = OutputInPort() if far.seat.encap is host.encap else Output(TUNNEL[far.seat.encap])
+    to = SetField(ETH_DST, mac(far.port.mac)), SetField(FAMILIES[vtep.version].tun_dst, int(vtep))
+    return flow(DELIVER, PASS, match, [*to, out])
 
 
 def meters(_port: Port, _ofports: Ofports) -> Iterator[tuple[int, Meter]]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from mapping.model import Host, IPAddress, Port, RowId, Snapshot, Vpc
 
@@ -16,6 +21,32 @@ class Location:
     ip: IPAddress
     port: Port
     host: Host
+
+
+class FarPort(NamedTuple):
+    """A port that may send from other hosts than where this host takes its addresses to be, or more than from these."""
+
+    port: Port
+    seat: Host
+    """Where this host takes it to be: see `Port.seat`."""
+    others: tuple[Host, ...]
+    """The other hosts that it may send from."""
+    addresses: tuple[IPAddress, ...]
+    left: bool
+    """Whether it has just moved away from this host."""
+
+
+def far_port(
+    port: Port, own: RowId, hosts: MappingABC[RowId, Host], addresses: Callable[[], Iterable[str]]
+) -> FarPort | None:
+    """What there is to do at `own` for a port because it moves, or is elsewhere and allowed more; None: nothing."""
+    seat, others = port.seat(own), port.hosts - {own}
+    if seat is None or not (port.moves or (port.allowed and others)):
+        return None
+    known = tuple(map(ip_address, sorted(addresses()))) if port.moves else ()
+    return FarPort(
+        port, hosts[seat], tuple(hosts[each] for each in sorted(others)), known, port.previous_host == own != seat
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +62,33 @@ class HostView:
     """Addresses of this host's own ports."""
     remote: tuple[Location, ...]
     """Addresses, in those VPCs, that are on another host."""
-    far: tuple[tuple[Port, Host], ...]
-    """Ports of other hosts in those VPCs that are allowed more than their own addresses, and where they are."""
+    far: tuple[FarPort, ...]
     peers: tuple[Host, ...]
     """The hosts to which, and from which, tunnel packets may go, by name."""
 
 
 def view(snapshot: Snapshot, host: Host) -> HostView:
     """The part of `snapshot` that decides the flows of `host`."""
-    ports = tuple(port for port in snapshot.ports.values() if port.host == host.uuid)
-    vpcs = {port.vpc: snapshot.vpcs[port.vpc] for port in ports}
+    ports = tuple(port for port in snapshot.ports.values() if port.seat(host.uuid) == host.uuid)
+    vpcs = {port.vpc: snapshot.vpcs[port.vpc] for port in snapshot.ports.values() if host.uuid in port.hosts}
     local: list[Location] = []
     remote: list[Location] = []
     for mapping in snapshot.mappings.values():
         port = snapshot.ports[mapping.port]
-        if mapping.vpc in vpcs and port.host is not None:
-            location = Location(vpcs[mapping.vpc], ip_address(mapping.ip), port, snapshot.hosts[port.host])
-            (local if port.host == host.uuid else remote).append(location)
+        seat = port.seat(host.uuid)
+        if mapping.vpc in vpcs and seat is not None:
+            location = Location(vpcs[mapping.vpc], ip_address(mapping.ip), port, snapshot.hosts[seat])
+            (local if seat == host.uuid else remote).append(location)
+    addresses: defaultdict[RowId, list[str]] = defaultdict(list)
+    for mapping in snapshot.mappings.values():
+        if snapshot.ports[mapping.port].moves:
+            addresses[mapping.port].append(mapping.ip)
     far = tuple(
-        (port, snapshot.hosts[port.host])
+        found
         for port in snapshot.ports.values()
-        if port.allowed and port.vpc in vpcs and port.host not in (None, host.uuid)
+        if port.vpc in vpcs
+        and (found := far_port(port, host.uuid, snapshot.hosts, partial(addresses.__getitem__, port.uuid)))
     )
-    others = {location.host for location in remote} | {there for _, there in far}
+    others = {location.host for location in remote} | {there for each in far for there in each.others}
     peers = sorted((peer for peer in others if host.reaches(peer)), key=lambda peer: peer.name)
     return HostView(host, ports, vpcs, tuple(local), tuple(remote), far, tuple(peers))

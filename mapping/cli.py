@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from explain import cli as cli_explain
-from mapping import cli_apply, cli_change, cli_look, cli_mapping, cli_pki, cli_port, cli_rows, cli_status
+from mapping import cli_apply, cli_change, cli_look, cli_mapping, cli_move, cli_pki, cli_port, cli_rows, cli_status
 from mapping.cli_common import RefusedError, Settings, print_json
 from mapping.errors import MappingError
 from mapping.history import Cause, author
@@ -77,6 +77,7 @@ for _name, _rest in _EXAMPLES.items():
     cli_rows.mapping.command(_name, epilog=f"Example: lockgate mapping {_name}{_rest}")(getattr(cli_mapping, _name))
 app.add_typer(cli_pki.app, name="pki")
 app.add_typer(bridges_app, name="bridges")
+cli_rows.port.command("move", epilog="Example: lockgate port move web --host host-b --live")(cli_move.move)
 cli_rows.host.command("drain", epilog="Example: lockgate host drain host-a --to host-b -m 'a new fan'")(
     cli_change.drain
 )

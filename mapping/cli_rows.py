@@ -38,7 +38,6 @@ NicDatapath = Annotated[str | None, typer.Option(help="Datapath id of br-nic, 16
 SubstrateMtu = Annotated[str | None, typer.Option(help="Bytes of IP packet that the substrate carries; 1500.")]
 VpcName = Annotated[str, typer.Option("--vpc", help="The VPC's name.", autocompletion=_vpcs)]
 Mac = Annotated[str, typer.Option(help="The guest's MAC, like 02:00:00:00:00:01.")]
-HostName = Annotated[str, typer.Option("--host", help="The host's name.", autocompletion=_hosts)]
 OptionalHost = Annotated[
     str | None, typer.Option("--host", help="The host that the guest is on.", autocompletion=_hosts)
 ]
@@ -53,6 +52,7 @@ PortArgument = Annotated[
     str, typer.Argument(metavar="PORT", help="The name of the port that has the address.", autocompletion=_ports)
 ]
 
+UNBOUND: Final[Row] = {"host": None, "moving_to": None, "previous_host": None}
 _APPS: Final = {"Vpc": vpc, "Host": host, "Port": port}
 
 
@@ -129,25 +129,13 @@ def port_set(
     if not words:
         raise MappingError(f"nothing to set of port {name}: give --allow, --limit or --boot")
     changes = _parse("Port", words)
-    _change_port(context, name, lambda row: {**row, **changes}, {})
-
-
-@port.command("move", epilog="Example: lockgate port move web --host host-b")
-def port_move(context: typer.Context, name: Name, host_name: HostName, device: Device = None) -> None:
-    """Move a port to another host. Its device keeps its name there unless told otherwise."""
-
-    def moved(row: Row) -> Row:
-        bound = row["host"] is not None
-        row = {column: value for column, value in row.items() if column != "device" or bound}
-        return {**row, "host": host_name, **({"device": device} if device else {})}
-
-    _change_port(context, name, moved, {"host": host_name, "device": device})
+    _change_port(context, name, lambda row: {**row, **changes})
 
 
 @port.command("unbind", epilog="Example: lockgate port unbind web")
 def port_unbind(context: typer.Context, name: Name) -> None:
     """Take a port off its host: its addresses then map nowhere, and packets to them are dropped."""
-    _change_port(context, name, lambda row: {**row, "host": None, "device": name}, {})
+    _change_port(context, name, lambda row: {**row, **UNBOUND, "device": name})
 
 
 @mapping.command("add", epilog="Example: lockgate mapping add blue 10.0.0.12 web")
@@ -244,9 +232,7 @@ def _parse(table: str, words: MappingABC[str, str | list[str] | None]) -> Row:
     return row
 
 
-def _change_port(context: typer.Context, name: str, change: Callable[[Row], Row], words: dict[str, str | None]) -> None:
-    _parse("Port", words)
-
+def _change_port(context: typer.Context, name: str, change: Callable[[Row], Row]) -> None:
     def make(tables: Tables) -> Plan:
         there, _ = wanted.named(tables)
         known = there["Port"].get((name,))

@@ -33,7 +33,7 @@ def spread(host: str, content: Content, to: Collection[str]) -> tuple[dict[Key, 
         there = min(fitting, key=lambda name: (load[name], name))
         load[there] += 1
         taken.add((there, row["device"]))
-        moved[key] = {**row, "host": there}
+        moved[key] = {**row, "host": there, "moving_to": None, "previous_host": None}
     return moved, faults
 
 

@@ -193,8 +193,8 @@ class Linked:
             _note(self._mappings_of, value.port, uuid, put=put)
         elif isinstance(value, Port):
             _note(self._ports_of, value.vpc, uuid, put=put)
-            if value.host:
-                _note(self._ports_of, value.host, uuid, put=put)
+            for host in value.hosts:
+                _note(self._ports_of, host, uuid, put=put)
         elif isinstance(value, Host):
             for datapath in (value.guest_datapath, value.nic_datapath):
                 self._dirty.hosts.update(self._claimants.get(datapath))

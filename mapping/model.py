@@ -131,8 +131,26 @@ class Port:
     allowed: tuple[IPNetwork, ...] = ()
     """What the guest may send from besides the addresses that are mapped to it: single addresses, and networks."""
     limits: Limits = UNLIMITED
+    moving_to: RowId | None = None
+    """The host that it is about to move to: all is ready for it there already, and packets still go to `host`."""
+    previous_host: RowId | None = None
+    """The host that it has just moved from: packets that still arrive there are sent on to `host`."""
     boot: tuple[tuple[str, str], ...] = ()
     """What a guest that boots over the network is told: see `mapping.values.parse_boot`."""
+
+    def seat(self, host: RowId) -> RowId | None:
+        """Where `host` takes the port to be: itself, if the port is about to move there."""
+        return host if self.moving_to == host else self.host
+
+    @property
+    def hosts(self) -> frozenset[RowId]:
+        """The hosts that have something to do for it."""
+        return frozenset(each for each in (self.host, self.moving_to, self.previous_host) if each)
+
+    @property
+    def moves(self) -> bool:
+        """Whether a move has begun and is not done."""
+        return bool(self.moving_to or self.previous_host)
 
 
 class Mapping(NamedTuple):

@@ -22,6 +22,7 @@ Operation = dict[str, Any]
 Ref = tuple[str, Key]
 """Table and key of a row."""
 
+_SEATS: Final = ("host", "moving_to", "previous_host")
 _ORDER: Final = {"add": 0, "change": 1, "delete": 2}
 _SIGNS: Final = {"add": "+", "change": "~", "delete": "-"}
 
@@ -122,15 +123,15 @@ def concerned(edits: Iterable[Edit], tables: Tables) -> frozenset[str]:
         if edit.table == "Port":
             known = there["Port"].get(edit.key, {})
             vpcs |= {known.get("vpc"), edit.after.get("vpc")}
-            hosts.add(edit.after.get("host"))
+            hosts |= {edit.after.get(column) for column in _SEATS}
         elif edit.table == "Host":
             changed.add(edit.key[0])
             if edit.action == "delete":
                 deleted.add(edit.key[0])
         else:
             vpcs.add(edit.key[0])
-    vpcs |= {port["vpc"] for port in there["Port"].values() if port["host"] in changed}
-    hosts |= changed | {port["host"] for port in there["Port"].values() if port["vpc"] in vpcs}
+    vpcs |= {port["vpc"] for port in there["Port"].values() if changed.intersection(map(port.get, _SEATS))}
+    hosts |= changed | {port.get(seat) for port in there["Port"].values() if port["vpc"] in vpcs for seat in _SEATS}
     return frozenset(str(host) for host in hosts - deleted)
 
 

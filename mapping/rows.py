@@ -22,7 +22,7 @@ READ_COLUMNS: dict[str, tuple[str, ...]] = {
     "Global": ("config_seq",),
     "Host": ("name", "vtep_ip", "encap", "guest_datapath", "nic_datapath", "substrate_mtu"),
     "Vpc": ("name", "vni", "subnets", "router_mac", "mtu", "dns", "routes"),
-    "Port": ("name", "vpc", "mac", "host", "device", "allowed", "limits", "boot"),
+    "Port": ("name", "vpc", "mac", "host", "device", "moving_to", "previous_host", "allowed", "limits", "boot"),
     "Mapping": ("vpc", "ip", "port"),
 }
 """What decides the flows. A host's status columns are not here: a controller's own reports must not wake it."""
@@ -101,7 +101,8 @@ def _port(uuid: RowId, row: Row) -> Port:
     limits = [values.parse_limit(f"{word}={value}") for word, value in row["limits"][1]]
     boot = tuple(sorted(values.parse_boot(f"{word}={value}") for word, value in row["boot"][1]))
     known = Limits(**dict(limits)) if limits else UNLIMITED
-    return Port(uuid, copy(name), vpc, copy(mac), host, copy(device), allowed, known, boot)
+    moving_to, previous = (next(iter(uuids(row[column])), None) for column in ("moving_to", "previous_host"))
+    return Port(uuid, copy(name), vpc, copy(mac), host, copy(device), allowed, known, moving_to, previous, boot)
 
 
 def _mapping(uuid: RowId, row: Row) -> Mapping:
@@ -125,17 +126,22 @@ def parse_row(table: str, uuid: RowId, row: Row) -> Host | Vpc | Port | Mapping 
         return BadRow(table, uuid, str(row.get("name") or row.get("ip")), str(error), row)
 
 
+def _reference(uuid: RowId | None) -> Json:
+    return ["set", []] if uuid is None else ["uuid", uuid]
+
+
 def raw(value: Port | Mapping) -> Row:
     """The row that `parse_row` made this of."""
     if isinstance(value, Mapping):
         return {"vpc": ["uuid", value.vpc], "ip": value.ip, "port": ["uuid", value.port]}
-    host = ["set", []] if value.host is None else ["uuid", value.host]
     return {
         "name": value.name,
         "vpc": ["uuid", value.vpc],
         "mac": value.mac,
-        "host": host,
+        "host": _reference(value.host),
         "device": value.device,
+        "moving_to": _reference(value.moving_to),
+        "previous_host": _reference(value.previous_host),
         "allowed": ["set", [values.show_allowed(net) for net in value.allowed]],
         "limits": ["map", [[word, limit] for word, limit in value.limits._asdict().items() if limit]],
         "boot": ["map", [list(pair) for pair in value.boot]],
@@ -198,7 +204,7 @@ def check_port(port: Port, vpcs: MappingABC[RowId, Vpc], hosts: MappingABC[RowId
         raise ValueError(f"MAC {port.mac} is the router's of VPC {vpc.name}: choose another")
     if vpc is not None and port.allowed:
         values.check_allowed(port.allowed, vpc.subnets, vpc.routes)
-    return vpc is not None and (port.host is None or port.host in hosts)
+    return vpc is not None and all(host in hosts for host in port.hosts)
 
 
 def check_mapping(mapping: Mapping, vpcs: MappingABC[RowId, Vpc], ports: MappingABC[RowId, Port]) -> bool:

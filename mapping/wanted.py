@@ -229,7 +229,7 @@ def named(tables: Tables) -> tuple[dict[str, dict[Key, Row]], dict[tuple[str, Ke
     return content, ids
 
 
-REFERENCES: Final = {"vpc": "Vpc", "host": "Host", "port": "Port"}
+REFERENCES: Final = {"vpc": "Vpc", "host": "Host", "port": "Port", "moving_to": "Host", "previous_host": "Host"}
 """Column -> the table it refers to, the same in every table."""
 
 
@@ -290,8 +290,9 @@ def _claims(table: str, row: Row) -> Iterator[tuple[str, tuple[Value, ...]]]:
     elif table == "Port":
         if "mac" in row and "vpc" in row:
             yield "mac", ("mac", row["vpc"], row["mac"])
-        if row.get("host") is not None and "device" in row:
-            yield "device", ("device", row["host"], row["device"])
+        for column in ("host", "moving_to"):
+            if row.get(column) is not None and "device" in row:
+                yield "device", ("device", row[column], row["device"])
 
 
 def _check_addresses(wanted: Content, result: Content, changed_vpcs: Collection[str]) -> Iterator[Fault]:

@@ -16,6 +16,7 @@ from mapping.schema import Json
 Conditions = dict[str, list[Json]]
 """Table -> conditions; a row is sent if any of them holds for it."""
 
+_SEATS: Final = ("host", "moving_to", "previous_host")
 _NONE: Final[list[Json]] = [False]
 
 
@@ -78,6 +79,7 @@ class WorkingSet:
         in_vpcs = [["vpc", "==", ["uuid", vpc]] for vpc in sorted(vpcs)]
         return {
             "Vpc": [["_uuid", "==", ["uuid", vpc]] for vpc in sorted(vpcs)] or _NONE,
-            "Port": [*(["host", "==", ["uuid", host]] for host in sorted(hosts)), *in_vpcs] or _NONE,
+            "Port": [*([column, "==", ["uuid", host]] for host in sorted(hosts) for column in _SEATS), *in_vpcs]
+            or _NONE,
             "Mapping": in_vpcs or _NONE,
         }

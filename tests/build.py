@@ -19,11 +19,19 @@ from mapping.model import (
     default_datapaths,
 )
 from mapping.rows import Row
+from mapping.wanted import Content
 
 
 def filled(table: str, row: Row) -> Row:
     """A row with what it leaves out, as a replica completes it."""
     return {column: row.get(column, schema.default(table, column)) for column in rows.READ_COLUMNS[table]}
+
+
+def as_file(content: Content) -> Content:
+    """Rows of a database as a file has them, which says nothing of moves; no port is in one."""
+    for row in content["Port"].values():
+        assert (row.pop("moving_to"), row.pop("previous_host")) == (None, None)
+    return content
 
 
 def uuid(*names: object) -> RowId:

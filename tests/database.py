@@ -130,7 +130,8 @@ def insert(world: Snapshot) -> list[Operation]:
         rows.append(("Vpc", vpc.uuid, row))
     for port in world.ports.values():
         row = {"name": port.name, "vpc": ref(port.vpc), "mac": port.mac, "device": port.device}
-        row |= {"host": ref(port.host)} if port.host else {}
+        seats = {"host": port.host, "moving_to": port.moving_to, "previous_host": port.previous_host}
+        row |= {column: ref(there) for column, there in seats.items() if there}
         row |= {column: raw(port)[column] for column in ("allowed", "limits", "boot")}
         rows.append(("Port", port.uuid, row))
     rows += [

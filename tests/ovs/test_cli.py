@@ -103,6 +103,7 @@ def test_row_by_row(lockgate: Lockgate) -> None:
         {"vpc": "blue", "ip": "10.0.1.12", "port": "web"},
     ]
     row = {"name": "web", "vpc": "blue", "mac": "02:00:00:00:00:01", "host": None, "device": "web"}
+    row |= {"moving_to": None, "previous_host": None}
     assert lockgate("--json", "port", "list").json == [{**row, "allowed": [], "limits": {}, "boot": {}}]
     assert [line.split() for line in lockgate("vpc", "list").out.splitlines()] == [
         ["name", "vni", "subnets", "router_mac"],

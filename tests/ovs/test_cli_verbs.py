@@ -291,3 +291,44 @@ def test_drain_says_what_cannot_go_where_it_should(example: Lockgate) -> None:
     assert example("get", "port", "blue-web", "--json").json[0]["host"] == "host-c"
     assert "cannot be emptied into itself" in example("host", "drain", "host-a", "--to", "host-a", code=1).err
     assert "there is no host host-x" in example("host", "drain", "host-x", code=1).err
+
+
+def seats(example: Lockgate) -> tuple[str | None, ...]:
+    (row,) = example("get", "port", "blue-web", "--json").json
+    return row["host"], row["moving_to"], row["previous_host"]
+
+
+def test_a_live_move_that_is_broken_off_goes_on_when_given_again(example: Lockgate) -> None:
+    live = ("port", "move", "blue-web", "--host", "host-b", "--live", "--timeout", "0.1")
+    example.reports("host-b", 1)
+    said = example(*live, code=1).err
+    assert said.startswith("step written, but not applied after 0.1 s by host-b: look with `lockgate status`")
+    assert seats(example) == ("host-a", "host-b", None)
+    assert (
+        "port blue-web is moving to host-b: end that move first" in example(*live[:4], "host-c", *live[5:], code=1).err
+    )
+    example.reports("host-b", 2)
+    example(*live, code=1)
+    assert seats(example) == ("host-b", None, "host-a")
+    example.reports("host-b", 9)
+    assert len(example(*live, "--json").json["edits"]) == 1
+    assert seats(example) == ("host-b", None, None)
+    assert example("port", "move", "blue-web", "--host", "host-a", "--live").out.splitlines()[:4] == [
+        "~ port blue-web  moving_to none -> host-a",
+        "1 change(s) written, config_seq 5",
+        "~ port blue-web  host host-b -> host-a, moving_to host-a -> none, previous_host none -> host-b",
+        "1 change(s) written, config_seq 6",
+    ]
+    assert seats(example) == ("host-a", None, None)
+
+
+def test_a_live_move_is_given_up_by_moving_to_where_the_port_is(example: Lockgate) -> None:
+    example.reports("host-b", 1)
+    example("port", "move", "blue-web", "--host", "host-b", "--live", "--timeout", "0.1", code=1)
+    example.reports("host-b", 9)
+    example("port", "move", "blue-web", "--host", "host-a", "--live")
+    assert seats(example) == ("host-a", None, None)
+    example("port", "unbind", "blue-web")
+    assert "is on no host" in example("port", "move", "blue-web", "--host", "host-a", "--live", code=1).err
+    words = ("port", "move", "blue-web", "--host", "host-a", "--live", "--device", "x")
+    assert "its name is the same on both hosts" in example(*words, code=1).err

@@ -18,6 +18,7 @@ from mapping.plan import Operation, Plan
 from mapping.rows import Tables
 from mapping.wanted import Content
 from mapping.writer import ConflictError, Writer
+from tests.build import as_file
 
 CAUSE = Cause("me@here", "test")
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "two-hosts.yaml").read_text()
@@ -51,7 +52,7 @@ def apply(writer: Writer, wants: Content, *, prune: bool = True) -> Plan:
 
 
 def there(writer: Writer) -> Content:
-    return wanted.named(writer.read())[0]
+    return as_file(wanted.named(writer.read())[0])
 
 
 def test_what_is_applied_is_there_and_counts_as_one_change(writer: Writer) -> None:

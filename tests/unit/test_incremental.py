@@ -49,7 +49,18 @@ def changed(row: Any, rng: random.Random) -> Any:  # noqa: ANN401 - any row
         )
     if isinstance(row, Port):
         host = rng.choice([None, *(host.uuid for host in HOSTS)])
-        return rng.choice([row, replace(row, host=host), replace(row, vpc=rng.choice(VPCS).uuid), *allowing(row, rng)])
+        places = [None, *(host.uuid for host in HOSTS)]
+        moving = replace(row, host=host, moving_to=rng.choice(places), previous_host=rng.choice(places))
+        return rng.choice(
+            [
+                row,
+                moving,
+                replace(row, moving_to=rng.choice(places)),
+                replace(row, host=host),
+                replace(row, vpc=rng.choice(VPCS).uuid),
+                *allowing(row, rng),
+            ]
+        )
     port = rng.choice(PORTS)
     return rng.choice(
         [row, row._replace(port=port.uuid), row._replace(vpc=port.vpc), BadRow("Mapping", row.uuid, "x", "junk")]

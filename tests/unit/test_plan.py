@@ -8,6 +8,7 @@ from mapping import document, plan, wanted
 from mapping.plan import Plan
 from mapping.rows import Tables
 from mapping.wanted import Content
+from tests.build import as_file, filled
 
 FILE = """\
 vpcs:
@@ -36,7 +37,7 @@ def tables(text: str, config_seq: int = 3) -> Tables:
     def raw(table: str, key: wanted.Key, row: wanted.Row) -> dict[str, Any]:
         names = ("vpc", "ip") if table == "Mapping" else ("name",)
         full = dict(zip(names, key, strict=True)) | row
-        return {column: cell(column, value) for column, value in full.items()}
+        return filled(table, {column: cell(column, value) for column, value in full.items()})
 
     def cell(column: str, value: wanted.Value) -> object:
         if column in wanted.REFERENCES:
@@ -61,7 +62,7 @@ def said(made: Plan) -> list[str]:
 
 
 def test_names_and_rows_are_the_same_thing() -> None:
-    assert wanted.named(tables(FILE))[0] == content(FILE)
+    assert as_file(wanted.named(tables(FILE))[0]) == content(FILE)
 
 
 def test_into_an_empty_database() -> None:
