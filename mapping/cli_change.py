@@ -18,11 +18,12 @@ from mapping import drain as drains
 from mapping import status as state
 from mapping.cli_common import RefusedError, Settings, carry_out, console, follow, settings
 from mapping.cli_names import KindArgument, NameArgument, SomeNamesArgument
+from mapping.errors import MappingError
 from mapping.plan import Plan
 from mapping.replica import Replica
 from mapping.rows import Tables
 from mapping.wanted import Fault
-from mapping.writer import MappingError, Writer
+from mapping.writer import Writer
 
 HostArgument = Annotated[
     str, typer.Argument(metavar="HOST", help="The host's name.", autocompletion=cli_names.complete("Host"))

@@ -15,11 +15,12 @@ import typer
 from mapping import cli_names, plan, wanted
 from mapping import status as state
 from mapping.cli_common import RefusedError, Settings, console, follow, settings, show_done
+from mapping.errors import MappingError
 from mapping.plan import Plan
 from mapping.replica import Replica
 from mapping.rows import Tables
 from mapping.wanted import Row
-from mapping.writer import Done, MappingError, Writer
+from mapping.writer import Done, Writer
 
 _SEATS = ("host", "moving_to", "previous_host")
 

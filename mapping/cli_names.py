@@ -10,10 +10,11 @@ import typer
 
 from mapping import wanted
 from mapping.cli_common import RefusedError
+from mapping.errors import MappingError
 from mapping.schema import DEFAULT_REMOTE
 from mapping.session import check_remote
 from mapping.wanted import Content, Key, Row
-from mapping.writer import MappingError, Writer
+from mapping.writer import Writer
 
 Which = Callable[[str], bool]
 

@@ -12,10 +12,11 @@ import typer
 
 from mapping import cli_names, plan, values, wanted
 from mapping.cli_common import RefusedError, carry_out, missing, settings, show_rows
+from mapping.errors import MappingError
 from mapping.plan import Plan
 from mapping.rows import Tables
 from mapping.wanted import FIELDS, Key, Row
-from mapping.writer import MappingError, Writer
+from mapping.writer import Writer
 
 vpc = typer.Typer(no_args_is_help=True, help="Tenants' networks.")
 host = typer.Typer(no_args_is_help=True, help="Bare-metal hosts: where they are on the substrate.")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from mapping.plan import Edit, Operation
+from mapping.tls import Identity
 
 KEPT: Final = 1000
 """How many of the last changes are told of; what is older goes with each new one."""
@@ -47,7 +48,13 @@ class Entry(NamedTuple):
 
 
 def author() -> str:
-    """Who runs this program, where."""
+    """Who runs this program, where; with TLS as whose certificate says.
+
+    Raises:
+        MappingError: there should be a certificate, and is none.
+    """
+    if identity := Identity.from_environment():
+        return f"{identity.name} at {socket.gethostname()}"
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # an id without a name

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from mapping.cli_common import console, print_json, settings
+from mapping.errors import MappingError
 from mapping.model import default_datapaths
-from mapping.writer import MappingError
 from topo import bridges, kernel_filter, netns
 from topo.bridges import HostBridges, Vsctl
 from topo.ovs import OpenVSwitch

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mapping import document, plan, schema
+from mapping.history import Cause
 from mapping.rows import REPORTED_COLUMNS
 from mapping.tls import Identity
 from mapping.writer import Writer
@@ -19,6 +20,7 @@ from tests.site import FRONTS, Operation, Site, ask, transact
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "two-hosts.yaml").read_bytes()
 SCHEMA = json.loads(schema.SCHEMA_FILE.read_text())["tables"]
 FRONT = json.loads(schema.FRONT_SCHEMA_FILE.read_text())["tables"]
+CAUSE = Cause("alice", "test")
 MINE = [["name", "==", "host-a"]]
 
 
@@ -35,7 +37,7 @@ def content(site: Site) -> dict[str, Any]:
     """The example, written by an operator; what the database then holds."""
     rows = document.read(EXAMPLE, "f.yaml").rows
     with Writer([site.socket]) as writer:
-        writer.carry_out(lambda tables: plan.make(rows, tables, absent=plan.left_out(rows, tables, prune=True)), "test")
+        writer.carry_out(lambda tables: plan.make(rows, tables, absent=plan.left_out(rows, tables, prune=True)), CAUSE)
     return everything(site)
 
 
@@ -143,7 +145,7 @@ def test_an_operator_writes_mappings(site: Site, content: dict[str, Any]) -> Non
     rows = document.read(EXAMPLE.replace(b"[10.0.0.12]", b"[10.0.0.77]", 1), "f.yaml").rows
     session = Writer([site.remotes["operator"]], identity=alice)
     with session as writer:
-        done = writer.carry_out(lambda tables: plan.make(rows, tables), "test")
+        done = writer.carry_out(lambda tables: plan.make(rows, tables), CAUSE)
     assert len(done.plan.edits) == 1
     assert any(row["ip"] == "10.0.0.77" for row in everything(site)["Mapping"].values())
     assert content["Mapping"] != everything(site)["Mapping"]
