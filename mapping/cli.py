@@ -66,7 +66,7 @@ app.command("export", epilog="Example: lockgate export > all.yaml")(cli_look.exp
 app.command("import", epilog="Example: lockgate import -f all.yaml --dry-run")(cli_change.import_)
 app.command("watch", epilog="Example: lockgate watch ports")(cli_look.watch)
 app.command("history", epilog="Example: lockgate history -n 5")(cli_look.history)
-for _name in ("vpc", "host", "port", "mapping"):
+for _name in ("vpc", "host", "group", "port", "mapping"):
     app.add_typer(getattr(cli_rows, _name), name=_name)
 cli_rows.port.command("show", epilog="Example: lockgate port show web --json")(cli_port.show)
 cli_rows.mapping.command("serve", epilog="Example: lockgate mapping serve --listen ptcp:6640:127.0.0.1 --file m.db")(

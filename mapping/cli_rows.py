@@ -1,4 +1,4 @@
-"""`lockgate vpc | host | port | mapping`: one row at a time, planned and checked as a file would be."""
+"""`lockgate vpc | host | group | port | mapping`: one row at a time, planned and checked as a file would be."""
 
 # ruff: noqa: PLR0913 - a command has as many options as it needs
 
@@ -15,11 +15,13 @@ from mapping.cli_common import RefusedError, carry_out, missing, settings, show_
 from mapping.errors import MappingError
 from mapping.plan import Plan
 from mapping.rows import Tables
+from mapping.security_rules import parse_rule
 from mapping.wanted import FIELDS, Key, Row
 from mapping.writer import Writer
 
 vpc = typer.Typer(no_args_is_help=True, help="Tenants' networks.")
 host = typer.Typer(no_args_is_help=True, help="Bare-metal hosts: where they are on the substrate.")
+group = typer.Typer(no_args_is_help=True, help="Security groups: what the ports that have them may send and receive.")
 port = typer.Typer(no_args_is_help=True, help="Guests' attachments to their VPCs.")
 mapping = typer.Typer(no_args_is_help=True, help="Addresses of VPCs, and the port that each is at; and the database.")
 
@@ -48,13 +50,17 @@ Allowed = Annotated[list[str] | None, typer.Option(help="What else it may send f
 LimitPairs = Annotated[list[str] | None, typer.Option("--limit", help="Like from_guest_kbps=1000. May be repeated.")]
 BootPairs = Annotated[list[str] | None, typer.Option(help="For network boot, like bios=undionly.kpxe. Repeatable.")]
 VpcArgument = Annotated[str, typer.Argument(metavar="VPC", help="The VPC's name.", autocompletion=_vpcs)]
+Groups = Annotated[list[str] | None, typer.Option("--group", help="A security group it is subject to. Repeatable.")]
+Rules = Annotated[list[str] | None, typer.Option("--rule", help='Like "to_guest tcp 443 from any". May be repeated.')]
+Stateless = Annotated[bool, typer.Option("--stateless", help="Track no connections: replies need rules as well.")]
+RuleArgument = Annotated[str, typer.Argument(metavar="RULE", help='Like "to_guest tcp 443 from any".')]
 IpArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="An address of the VPC.")]
 PortArgument = Annotated[
     str, typer.Argument(metavar="PORT", help="The name of the port that has the address.", autocompletion=_ports)
 ]
 
 UNBOUND: Final[Row] = {"host": None, "moving_to": None, "previous_host": None}
-_APPS: Final = {"Vpc": vpc, "Host": host, "Port": port}
+_APPS: Final = {"Vpc": vpc, "Host": host, "SecurityGroup": group, "Port": port}
 
 
 @vpc.command("add", epilog="Example: lockgate vpc add blue --vni 5001 --subnet 10.0.0.0/24")
@@ -90,6 +96,43 @@ def host_add(
     _add(context, "Host", name, {**words, "substrate_mtu": substrate_mtu})
 
 
+@group.command("add", epilog='Example: lockgate group add web --vpc blue --rule "to_guest tcp 443 from any"')
+def group_add(
+    context: typer.Context, *, name: Name, vpc_name: VpcName, rule: Rules = None, stateless: Stateless = False
+) -> None:
+    """Add a group. Its ports receive only what a rule of one of their groups allows.
+
+    They may send whatever they like, unless one of their groups has a from_guest rule: then only what such rules allow.
+    A rule: to_guest or from_guest; any, tcp, udp, sctp, icmp or a protocol's number; a port or ports, like 8000-8100;
+    from or to; any, an address, a network, or "group NAME".
+    """
+    words = {"vpc": vpc_name, "stateless": str(stateless).lower(), "rules": rule}
+    _add(context, "SecurityGroup", name, words)
+
+
+@group.command("allow", epilog='Example: lockgate group allow web "to_guest tcp 80 from 10.0.0.0/24"')
+def group_allow(context: typer.Context, name: Name, rule: RuleArgument) -> None:
+    """Add a rule to a group."""
+    _refuse_unless(parse_rule, rule)
+    _change_row(context, "SecurityGroup", name, lambda row: {**row, "rules": tuple(sorted({*_rules(row), rule}))})
+
+
+@group.command("disallow", epilog='Example: lockgate group disallow web "to_guest tcp 80 from 10.0.0.0/24"')
+def group_disallow(context: typer.Context, name: Name, rule: RuleArgument) -> None:
+    """Take a rule out of a group. Connections that it alone allowed are cut at once."""
+
+    def without(row: Row) -> Row:
+        if rule not in _rules(row):
+            raise RefusedError([f"group {name} has no rule {rule!r}: look with `lockgate group list`"])
+        return {**row, "rules": tuple(each for each in _rules(row) if each != rule)}
+
+    _change_row(context, "SecurityGroup", name, without)
+
+
+def _rules(row: Row) -> tuple[str, ...]:
+    return wanted.texts(row["rules"])
+
+
 @port.command(
     "add",
     epilog="Example: lockgate port add web --vpc blue --mac 02:00:00:00:00:01 --host host-a --address 10.0.0.11",
@@ -106,10 +149,17 @@ def port_add(
     allow: Allowed = None,
     limit: LimitPairs = None,
     boot: BootPairs = None,
+    group_name: Groups = None,
 ) -> None:
     """Add a port, with its addresses if given."""
     words = {"vpc": vpc_name, "mac": mac, "host": host_name, "device": device}
-    _add(context, "Port", name, {**words, "allowed": allow, "limits": limit, "boot": boot}, address or [])
+    _add(
+        context,
+        "Port",
+        name,
+        {**words, "allowed": allow, "limits": limit, "boot": boot, "groups": group_name},
+        address or [],
+    )
 
 
 @port.command("set", epilog="Example: lockgate port set web --limit from_guest_kbps=100000 --limit to_guest_pps=9000")
@@ -131,6 +181,14 @@ def port_set(
         raise MappingError(f"nothing to set of port {name}: give --allow, --limit or --boot")
     changes = _parse("Port", words)
     _change_port(context, name, lambda row: {**row, **changes})
+
+
+@port.command("groups", epilog="Example: lockgate port groups web --group web --group ssh")
+def port_groups(context: typer.Context, name: Name, group_name: Groups = None) -> None:
+    """Make these the security groups of a port; without any it is open."""
+    for each in group_name or []:
+        _refuse_unless(values.parse_name, each)
+    _change_row(context, "Port", name, lambda row: {**row, "groups": tuple(sorted(set(group_name or [])))})
 
 
 @port.command("unbind", epilog="Example: lockgate port unbind web")
@@ -177,7 +235,7 @@ def mapping_list(context: typer.Context) -> None:
 
 def _list_and_delete(table: str, app: typer.Typer) -> None:
     """The two commands that are the same for everything with a name."""
-    word = table.lower()
+    word = "group" if table == "SecurityGroup" else table.lower()
     with_addresses = ", and the mappings of its addresses" if table == "Port" else ", unless ports need it"
     name = "VPC" if table == "Vpc" else word
 
@@ -188,7 +246,7 @@ def _list_and_delete(table: str, app: typer.Typer) -> None:
         _delete(context, table, (name,))
 
     app.command("list", help=f"List all {name}s.", epilog=f"Example: lockgate {word} list")(list_all)
-    sample = {"Vpc": "blue", "Host": "host-a", "Port": "web"}[table]
+    sample = {"Vpc": "blue", "Host": "host-a", "SecurityGroup": "web", "Port": "web"}[table]
     epilog = f"Example: lockgate {word} delete {sample}"
     app.command("delete", help=f"Delete a {name}{with_addresses}.", epilog=epilog)(delete)
 
@@ -234,14 +292,18 @@ def _parse(table: str, words: MappingABC[str, str | list[str] | None]) -> Row:
 
 
 def _change_port(context: typer.Context, name: str, change: Callable[[Row], Row]) -> None:
+    _change_row(context, "Port", name, change)
+
+
+def _change_row(context: typer.Context, table: str, name: str, change: Callable[[Row], Row]) -> None:
     def make(tables: Tables) -> Plan:
         there, _ = wanted.named(tables)
-        known = there["Port"].get((name,))
+        known = there[table].get((name,))
         if known is None:
-            return _none_such("Port", (name,), there["Port"])
+            return _none_such(table, (name,), there[table])
         rows = wanted.empty()
-        row = rows["Port"][name,] = change(known)
-        if faults := tuple(wanted.complete("Port", (name,), row)):
+        row = rows[table][name,] = change(known)
+        if faults := tuple(wanted.complete(table, (name,), row)):
             return Plan((), faults, ())
         return plan.make(rows, tables)
 

@@ -20,7 +20,7 @@ try:
 except ImportError:  # PyYAML built without libyaml: five times slower
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-_SECTIONS: Final = {"vpcs": "Vpc", "hosts": "Host", "ports": "Port"}
+_SECTIONS: Final = {"vpcs": "Vpc", "hosts": "Host", "groups": "SecurityGroup", "ports": "Port"}
 _MAX_DEPTH: Final = 8
 """Deepest nesting that is looked at. A valid file nests four deep; libyaml's composer dies of some thousands."""
 
@@ -90,7 +90,7 @@ def _compose(data: bytes) -> yaml.Node:
         line = text.count("\n", 0, error.position) + 1
         raise _NotYamlError(line, f"{_quote(text, line)}: a control character: remove it") from None
     if root is None:
-        raise _NotYamlError(1, "nothing: the file is empty: describe `vpcs`, `hosts` or `ports`")
+        raise _NotYamlError(1, "nothing: the file is empty: describe `vpcs`, `hosts`, `groups` or `ports`")
     return root
 
 

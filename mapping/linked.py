@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mapping import rows
-from mapping.model import BadRow, Host, Mapping, Port, RowId, Snapshot, Vpc
+from mapping.model import BadRow, Host, Mapping, Port, RowId, SecurityGroup, Snapshot, Vpc, peer_groups, peer_names
 
 _NONE: Final[frozenset[RowId]] = frozenset()
-_TABLES: Final = ("Host", "Vpc", "Port", "Mapping")
+_TABLES: Final = ("Host", "Vpc", "SecurityGroup", "Port", "Mapping")
 
 
 @dataclass(slots=True)
@@ -25,6 +25,7 @@ class Touched:
 
     hosts: set[RowId] = field(default_factory=set)
     vpcs: set[RowId] = field(default_factory=set)
+    groups: set[RowId] = field(default_factory=set)
     ports: set[RowId] = field(default_factory=set)
     addresses: dict[RowId, dict[str, RowId | None]] = field(default_factory=dict)
     """VPC -> address -> the port that it is mapped to now; None: to none."""
@@ -32,12 +33,13 @@ class Touched:
     """Those of the rows that cannot be used."""
 
     def __bool__(self) -> bool:
-        return bool(self.hosts or self.vpcs or self.ports or self.addresses)
+        return bool(self.hosts or self.vpcs or self.groups or self.ports or self.addresses)
 
     def add(self, later: Touched) -> None:
         """Take in what was touched after this."""
         self.hosts |= later.hosts
         self.vpcs |= later.vpcs
+        self.groups |= later.groups
         self.ports |= later.ports
         self.bad |= later.bad
         for vpc, addresses in later.addresses.items():
@@ -80,13 +82,16 @@ class Linked:
     def __init__(self) -> None:
         self.hosts: dict[RowId, Host] = {}
         self.vpcs: dict[RowId, Vpc] = {}
+        self.groups: dict[RowId, SecurityGroup] = {}
         self.ports: dict[RowId, Port] = {}
         self.bad: dict[RowId, BadRow] = {}
         self._parsed: dict[str, dict[RowId, Any]] = {table: {} for table in _TABLES}
         self._adrift: set[RowId] = set()
         """Mappings that do not hold: fewer than those that do."""
         self._ports_of = _Index()
-        """Host or VPC -> ports that refer to it."""
+        """Host, VPC or group -> ports that refer to it."""
+        self._peer_groups: dict[RowId, frozenset[str]] = {}
+        self._dangling: set[RowId] = set()
         self._mappings_of = _Index()
         """Port -> mappings that refer to it."""
         self._claimants = _Index()
@@ -107,18 +112,23 @@ class Linked:
             known[uuid] = value
             self._refer(value, uuid, put=True)
         dirty = {"Host": self._dirty.hosts, "Vpc": self._dirty.vpcs, "Port": self._dirty.ports}
+        dirty["SecurityGroup"] = self._dirty.groups
         dirty.get(table, self._dirty_mappings).add(uuid)
 
     def settle(self) -> Touched:
         """Check what was put, and all that refers to it; return both."""
         touched, self._dirty = self._dirty, Touched()
         mappings, self._dirty_mappings = self._dirty_mappings, set()
+        parsed_groups = self._parsed["SecurityGroup"]
         for uuid in touched.hosts:
             self._keep("Host", self.hosts, uuid, lambda host: rows.check_host(host, self._claims(host)))
             touched.ports.update(self._ports_of.get(uuid))
         for uuid in touched.vpcs:
             self._keep("Vpc", self.vpcs, uuid, lambda _: True)
             touched.ports.update(self._ports_of.get(uuid))
+            touched.groups.update(each for each, group in parsed_groups.items() if getattr(group, "vpc", "") == uuid)
+        if touched.groups:
+            self._settle_groups(touched)
         for uuid in touched.ports:
             self._keep("Port", self.ports, uuid, lambda port: rows.check_port(port, self.vpcs, self.hosts))
             mappings.update(self._mappings_of.get(uuid))
@@ -126,14 +136,14 @@ class Linked:
             parsed = self._parsed["Mapping"]
             mappings.update(each for each in self._adrift if getattr(parsed.get(each), "vpc", None) in touched.vpcs)
         self._settle_addresses(touched, mappings)
-        touched.bad = (touched.hosts | touched.vpcs | touched.ports | mappings) & self.bad.keys()
+        touched.bad = (touched.hosts | touched.vpcs | touched.groups | touched.ports | mappings) & self.bad.keys()
         return touched
 
     def snapshot(self, config_seq: int) -> Snapshot:
         """What holds together now. It shares these dicts: it is good until the next `settle`."""
         bad = tuple(sorted(self.bad.values(), key=lambda row: (row.table, row.name, row.uuid)))
         mappings = {uuid: one for uuid, one in self._parsed["Mapping"].items() if uuid not in self._adrift}
-        return Snapshot(config_seq, self.hosts, self.vpcs, self.ports, mappings, bad)
+        return Snapshot(config_seq, self.hosts, self.vpcs, self.ports, mappings, bad, self.groups)
 
     def host_of(self, datapath: int) -> Host | None:
         """The host that one of whose bridges has this datapath id; None if no row that holds together says so."""
@@ -152,6 +162,31 @@ class Linked:
         """The VPCs of the ports on a host, whether or not they hold together."""
         parsed = self._parsed["Port"]
         return {parsed[port].vpc for port in self._ports_of.get(host)}
+
+    def peers_of(self, port: Port) -> frozenset[str]:
+        """The groups of a port that rules of its VPC name as peers."""
+        named = self._peer_groups.get(port.vpc)
+        return peer_names(port, self.groups, named) if port.groups and named else frozenset()
+
+    def _settle_groups(self, touched: Touched) -> None:
+        """Check these groups. Of ports that have them, those are touched that others are to know otherwise."""
+        before = {uuid: self.groups.get(uuid) for uuid in touched.groups}
+        for uuid, old in before.items():
+            self._keep("SecurityGroup", self.groups, uuid, lambda group: group.vpc in self.vpcs)
+            now = self.groups.get(uuid)
+            if (old and (old.vpc, old.name)) != (now and (now.vpc, now.name)):
+                touched.ports.update(self._ports_of.get(uuid))
+        named, self._peer_groups = self._peer_groups, peer_groups(self.groups.values())
+        for uuid, group in self.groups.items():
+            if (group.name in named.get(group.vpc, ())) != (group.name in self._peer_groups.get(group.vpc, ())):
+                touched.ports.update(self._ports_of.get(uuid))
+        for uuid in self._dangling:
+            if uuid in self.groups:
+                self.bad.pop(uuid, None)
+        bad = {row.uuid: row for row in rows.dangling(self.groups.values())}
+        touched.groups |= bad.keys() - self._dangling
+        self._dangling = set(bad)
+        self.bad |= bad
 
     def _settle_addresses(self, touched: Touched, mappings: set[RowId]) -> None:
         """Check these mappings, and note what their addresses lead to now."""
@@ -193,8 +228,8 @@ class Linked:
             _note(self._mappings_of, value.port, uuid, put=put)
         elif isinstance(value, Port):
             _note(self._ports_of, value.vpc, uuid, put=put)
-            for host in value.hosts:
-                _note(self._ports_of, host, uuid, put=put)
+            for referent in (*value.hosts, *value.groups):
+                _note(self._ports_of, referent, uuid, put=put)
         elif isinstance(value, Host):
             for datapath in (value.guest_datapath, value.nic_datapath):
                 self._dirty.hosts.update(self._claimants.get(datapath))

@@ -118,6 +118,31 @@ class Limits(NamedTuple):
 UNLIMITED: Final = Limits()
 
 
+class Rule(NamedTuple):
+    """What one rule of a security group allows; how it is written: `mapping.security_rules`."""
+
+    to_guest: bool
+    """Who opens the connection: the peer, or else the guest."""
+    protocol: str
+    """A name, a number as text, or "any"."""
+    ports: tuple[int, int] | None
+    """First and last destination port; None: whichever."""
+    peer: IPNetwork | str | None
+    """A network, the name of a group of the same VPC, or None: anyone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    """Rules for the ports that have it."""
+
+    uuid: RowId
+    name: str
+    vpc: RowId
+    stateless: bool
+    """Whether replies need rules of their own, because no connection is tracked."""
+    rules: tuple[Rule, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """A guest's attachment to its VPC. While `host` is None it can neither send nor receive."""
@@ -137,6 +162,8 @@ class Port:
     """The host that it has just moved from: packets that still arrive there are sent on to `host`."""
     boot: tuple[tuple[str, str], ...] = ()
     """What a guest that boots over the network is told: see `mapping.values.parse_boot`."""
+    groups: tuple[RowId, ...] = ()
+    """The security groups whose rules it is subject to; none: it is open."""
 
     def seat(self, host: RowId) -> RowId | None:
         """Where `host` takes the port to be: itself, if the port is about to move there."""
@@ -186,7 +213,8 @@ class BadRow:
 class Snapshot:
     """The whole database at one moment, valid rows only. Each map is by row uuid.
 
-    Every reference in it resolves: a port's VPC and host, and a mapping's VPC and port, are in the snapshot.
+    Every reference in it resolves: a port's VPC and host, and a mapping's VPC and port, are in the snapshot;
+    but for a port's groups, of which a bad one is missed: `groups_of` says so.
     """
 
     config_seq: int = 0
@@ -195,6 +223,26 @@ class Snapshot:
     ports: MappingABC[RowId, Port] = field(default_factory=dict)
     mappings: MappingABC[RowId, Mapping] = field(default_factory=dict)
     bad: tuple[BadRow, ...] = ()
+    groups: MappingABC[RowId, SecurityGroup] = field(default_factory=dict)
+
+
+def groups_of(port: Port, groups: MappingABC[RowId, SecurityGroup]) -> tuple[SecurityGroup | None, ...]:
+    """The groups of a port; None for each that cannot be used, or is of another VPC."""
+    found = (groups.get(uuid) for uuid in port.groups)
+    return tuple(group if group and group.vpc == port.vpc else None for group in found)
+
+
+def peer_groups(groups: Iterable[SecurityGroup]) -> dict[RowId, frozenset[str]]:
+    """VPC -> the names of groups that rules in it name as peers: of no others need it be known who is in them."""
+    named: dict[RowId, set[str]] = {}
+    for group in groups:
+        named.setdefault(group.vpc, set()).update(rule.peer for rule in group.rules if isinstance(rule.peer, str))
+    return {vpc: frozenset(names) for vpc, names in named.items() if names}
+
+
+def peer_names(port: Port, groups: MappingABC[RowId, SecurityGroup], named: frozenset[str]) -> frozenset[str]:
+    """The names of a port's groups that are among those named by its VPC's rules."""
+    return frozenset(group.name for group in groups_of(port, groups) if group and group.name in named)
 
 
 def guest_mtu(vpc: Vpc, hosts: Iterable[Host]) -> int:

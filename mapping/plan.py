@@ -6,7 +6,7 @@ somebody else made in between is planned for again, never overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -114,7 +114,9 @@ def concerned(edits: Iterable[Edit], tables: Tables) -> frozenset[str]:
     They are those with a port, before or after, in a VPC of which a row changes; those whose own row changes; and
     those that share a VPC with one whose row changes. A host that is deleted is not among them.
     """
-    there, _ = wanted.named({table: tables[table] for table in ("Host", "Vpc", "Port") if table in tables})
+    there, _ = wanted.named(
+        {table: tables[table] for table in ("Host", "Vpc", "SecurityGroup", "Port") if table in tables}
+    )
     vpcs: set[Value] = set()
     hosts: set[Value] = set()
     changed: set[Value] = set()
@@ -128,6 +130,9 @@ def concerned(edits: Iterable[Edit], tables: Tables) -> frozenset[str]:
             changed.add(edit.key[0])
             if edit.action == "delete":
                 deleted.add(edit.key[0])
+        elif edit.table == "SecurityGroup":
+            known = there["SecurityGroup"].get(edit.key, {})
+            vpcs |= {known.get("vpc"), edit.after.get("vpc")}
         else:
             vpcs.add(edit.key[0])
     vpcs |= {port["vpc"] for port in there["Port"].values() if changed.intersection(map(port.get, _SEATS))}
@@ -175,28 +180,14 @@ def _unchanged_since(tables: Tables) -> Operation:
 def _operations(edits: tuple[Edit, ...], ids: dict[Ref, RowId]) -> list[Operation]:
     new = {(edit.table, edit.key): f"new{number}" for number, edit in enumerate(edits) if edit.action == "add"}
 
-    def reference(table: str, name: Value) -> Json:
-        if name is None:
-            return ["set", []]
-        ref = (table, (str(name),))
-        return ["named-uuid", new[ref]] if ref in new else ["uuid", str(ids[ref])]
-
-    def encode(table: str, column: str, value: Value) -> Json:
-        if column in wanted.REFERENCES:
-            return reference(wanted.REFERENCES[column], value)
-        if schema.is_map(table, column):
-            return ["map", list(map(list, wanted.pairs(table, column, value).items()))]
-        if value is None:
-            return ["set", []]
-        return ["set", list(value)] if isinstance(value, tuple) else value
-
     operations: list[Operation] = []
     for edit in edits:
-        columns = {column: encode(edit.table, column, value) for column, value in edit.after.items()}
+        columns = {column: _encode(edit.table, column, value, new, ids) for column, value in edit.after.items()}
         if edit.action == "add":
             names = ("vpc", "ip") if edit.table == "Mapping" else ("name",)
             columns |= {
-                column: encode(edit.table, column, value) for column, value in zip(names, edit.key, strict=True)
+                column: _encode(edit.table, column, value, new, ids)
+                for column, value in zip(names, edit.key, strict=True)
             }
             uuid_name = new[edit.table, edit.key]
             operations.append({"op": "insert", "table": edit.table, "row": columns, "uuid-name": uuid_name})
@@ -207,3 +198,24 @@ def _operations(edits: tuple[Edit, ...], ids: dict[Ref, RowId]) -> list[Operatio
         else:
             operations.append({"op": "delete", "table": edit.table, "where": where})
     return operations
+
+
+def _reference(table: str, name: Value, new: Mapping[Ref, str], ids: Mapping[Ref, RowId]) -> Json:
+    if name is None:
+        return ["set", []]
+    ref = (table, (str(name),))
+    return ["named-uuid", new[ref]] if ref in new else ["uuid", str(ids[ref])]
+
+
+def _encode(table: str, column: str, value: Value, new: Mapping[Ref, str], ids: Mapping[Ref, RowId]) -> Json:
+    if column in wanted.REFERENCES and isinstance(value, tuple):
+        return ["set", [_reference(wanted.REFERENCES[column], name, new, ids) for name in value]]
+    if column in wanted.REFERENCES:
+        return _reference(wanted.REFERENCES[column], value, new, ids)
+    if schema.is_map(table, column):
+        kind = int if schema.columns(table)[column]["value"]["type"] == "integer" else str
+        pairs = (text.partition("=") for text in wanted.texts(value))
+        return ["map", [[word, kind(text)] for word, _, text in pairs]]
+    if value is None:
+        return ["set", []]
+    return ["set", list(value)] if isinstance(value, tuple) else value

@@ -7,22 +7,38 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as MappingABC
 from typing import Any, Final
 
 from mapping import values
-from mapping.model import SUBSTRATE_MTU, UNLIMITED, BadRow, Host, Limits, Mapping, Port, RowId, Snapshot, Vpc
+from mapping.model import (
+    SUBSTRATE_MTU,
+    UNLIMITED,
+    BadRow,
+    Host,
+    Limits,
+    Mapping,
+    Port,
+    RowId,
+    SecurityGroup,
+    Snapshot,
+    Vpc,
+)
 from mapping.schema import Json
+from mapping.security_rules import parse_rule
 
 Row = dict[str, Json]
 Tables = MappingABC[str, MappingABC[RowId, Row]]
+
+_POLICY: Final = ("allowed", "limits", "boot", "groups")
 
 READ_COLUMNS: dict[str, tuple[str, ...]] = {
     "Global": ("config_seq",),
     "Host": ("name", "vtep_ip", "encap", "guest_datapath", "nic_datapath", "substrate_mtu"),
     "Vpc": ("name", "vni", "subnets", "router_mac", "mtu", "dns", "routes"),
-    "Port": ("name", "vpc", "mac", "host", "device", "moving_to", "previous_host", "allowed", "limits", "boot"),
+    "SecurityGroup": ("name", "vpc", "stateless", "rules"),
+    "Port": ("name", "vpc", "mac", "host", "device", "moving_to", "previous_host", *_POLICY),
     "Mapping": ("vpc", "ip", "port"),
 }
 """What decides the flows. A host's status columns are not here: a controller's own reports must not wake it."""
@@ -101,8 +117,15 @@ def _port(uuid: RowId, row: Row) -> Port:
     limits = [values.parse_limit(f"{word}={value}") for word, value in row["limits"][1]]
     boot = tuple(sorted(values.parse_boot(f"{word}={value}") for word, value in row["boot"][1]))
     known = Limits(**dict(limits)) if limits else UNLIMITED
+    groups = tuple(sorted(uuids(row["groups"])))
     moving_to, previous = (next(iter(uuids(row[column])), None) for column in ("moving_to", "previous_host"))
-    return Port(uuid, copy(name), vpc, copy(mac), host, copy(device), allowed, known, moving_to, previous, boot)
+    return Port(uuid, copy(name), vpc, copy(mac), host, copy(device), allowed, known, moving_to, previous, boot, groups)
+
+
+def _group(uuid: RowId, row: Row) -> SecurityGroup:
+    (vpc,) = uuids(row["vpc"])
+    rules = tuple(parse_rule(copy(text)) for text in sorted(atoms(row["rules"])))
+    return SecurityGroup(uuid, copy(values.parse_name(row["name"])), vpc, row["stateless"], rules)
 
 
 def _mapping(uuid: RowId, row: Row) -> Mapping:
@@ -110,15 +133,16 @@ def _mapping(uuid: RowId, row: Row) -> Mapping:
     return Mapping(uuid, intern(row["vpc"][1]), copy(row["ip"]), intern(row["port"][1]))
 
 
-_PARSERS: dict[str, Callable[[RowId, Row], Host | Vpc | Port | Mapping]] = {
+_PARSERS: dict[str, Callable[[RowId, Row], Host | Vpc | SecurityGroup | Port | Mapping]] = {
     "Host": _host,
     "Vpc": _vpc,
+    "SecurityGroup": _group,
     "Port": _port,
     "Mapping": _mapping,
 }
 
 
-def parse_row(table: str, uuid: RowId, row: Row) -> Host | Vpc | Port | Mapping | BadRow:
+def parse_row(table: str, uuid: RowId, row: Row) -> Host | Vpc | SecurityGroup | Port | Mapping | BadRow:
     """One row on its own, references not yet followed."""
     try:
         return _PARSERS[table](uuid, row)
@@ -145,6 +169,7 @@ def raw(value: Port | Mapping) -> Row:
         "allowed": ["set", [values.show_allowed(net) for net in value.allowed]],
         "limits": ["map", [[word, limit] for word, limit in value.limits._asdict().items() if limit]],
         "boot": ["map", [list(pair) for pair in value.boot]],
+        "groups": ["set", [["uuid", group] for group in value.groups]],
     }
 
 
@@ -163,11 +188,25 @@ def link(seq: int, parsed: Parsed) -> Snapshot:
     claims = Counter(datapath for host in every_host for datapath in (host.guest_datapath, host.nic_datapath))
     hosts: dict[RowId, Host] = _keep(parsed, "Host", bad, lambda host: check_host(host, claims))
     vpcs: dict[RowId, Vpc] = _keep(parsed, "Vpc", bad, lambda _: True)
+    groups: dict[RowId, SecurityGroup] = _keep(parsed, "SecurityGroup", bad, lambda group: group.vpc in vpcs)
+    bad += dangling(groups.values())
     ports: dict[RowId, Port] = _keep(parsed, "Port", bad, lambda port: check_port(port, vpcs, hosts))
     mappings = _keep(parsed, "Mapping", bad, lambda mapping: check_mapping(mapping, vpcs, ports))
-    return Snapshot(
-        seq, hosts, vpcs, ports, mappings, tuple(sorted(bad, key=lambda row: (row.table, row.name, row.uuid)))
-    )
+    ordered = tuple(sorted(bad, key=lambda row: (row.table, row.name, row.uuid)))
+    return Snapshot(seq, hosts, vpcs, ports, mappings, ordered, groups)
+
+
+def dangling(groups: Iterable[SecurityGroup]) -> Iterator[BadRow]:
+    """Groups with rules that name a group that their VPC has not: those rules allow nothing, the others work."""
+    known = list(groups)
+    there = {(group.vpc, group.name) for group in known}
+    for group in known:
+        missed = sorted(
+            {rule.peer for rule in group.rules if isinstance(rule.peer, str) and (group.vpc, rule.peer) not in there}
+        )
+        if missed:
+            text = f"its rules name groups that its VPC has not, and so allow nothing: {', '.join(missed)}"
+            yield BadRow("SecurityGroup", group.uuid, group.name, text)
 
 
 def _keep(parsed: Parsed, table: str, bad: list[BadRow], check: Callable[[Any], bool]) -> dict[RowId, Any]:

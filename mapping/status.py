@@ -91,7 +91,13 @@ def report(tables: Tables, snapshot: Snapshot, now: float) -> Report:
         sorted((of_host(row, config_seq, now) for row in tables["Host"].values()), key=lambda host: host.name)
     )
     bad = Counter(row.table for row in snapshot.bad)
-    held = {"Vpc": snapshot.vpcs, "Host": snapshot.hosts, "Port": snapshot.ports, "Mapping": snapshot.mappings}
+    held = {
+        "Vpc": snapshot.vpcs,
+        "Host": snapshot.hosts,
+        "SecurityGroup": snapshot.groups,
+        "Port": snapshot.ports,
+        "Mapping": snapshot.mappings,
+    }
     counts = {table: len(rows) + bad[table] for table, rows in held.items()}
     problems = [*_absent(hosts), *_behind(hosts), *_reported(hosts), *_bad(snapshot.bad), *reach.in_snapshot(snapshot)]
     summary = problems or [_fine(hosts, config_seq)]

@@ -318,6 +318,13 @@ def parse_mtu(text: str) -> int:
     return int(text)
 
 
+def parse_flag(text: str) -> bool:
+    """Yes or no, as YAML 1.2 and JSON write it."""
+    if text not in ("true", "false"):
+        raise ValueError(f"{_shown(text)}: write true or false")
+    return text == "true"
+
+
 def parse_encap(text: str) -> Encap:
     """An encapsulation's name."""
     try:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from mapping import rows, schema, values
 from mapping.model import ROUTER_MAC, Encap, IPNetwork, RowId, default_datapaths
 from mapping.rows import Tables
+from mapping.security_rules import parse_rule
 
 Value = str | int | tuple[str, ...] | None
 """A column's value: canonical text, a number, or nothing; a set as sorted texts, a map as those of "key=value". A
@@ -31,7 +32,7 @@ Row = dict[str, Value]
 Content = MappingABC[str, dict[Key, Row]]
 """Table -> key -> row."""
 
-TABLES: Final = ("Vpc", "Host", "Port", "Mapping")
+TABLES: Final = ("Vpc", "Host", "SecurityGroup", "Port", "Mapping")
 """In an order in which each table refers only to those before it."""
 
 
@@ -84,6 +85,11 @@ FIELDS: Final[dict[str, dict[str, Field]]] = {
         "nic_datapath": Field("nic_datapath", _text(values.parse_datapath)),
         "substrate_mtu": Field("substrate_mtu", values.parse_mtu),
     },
+    "SecurityGroup": {
+        "vpc": Field("vpc", _text(values.parse_name), required=True),
+        "stateless": Field("stateless", values.parse_flag),
+        "rules": Field("rules", _text(parse_rule), many=True),
+    },
     "Port": {
         "vpc": Field("vpc", _text(values.parse_name), required=True),
         "mac": Field("mac", _text(values.parse_mac), required=True),
@@ -92,6 +98,7 @@ FIELDS: Final[dict[str, dict[str, Field]]] = {
         "allowed": Field("allowed", _text(values.parse_allowed), many=True),
         "limits": Field("limits", _text(values.parse_limit), pairs=True),
         "boot": Field("boot", _text(values.parse_boot), pairs=True),
+        "groups": Field("groups", _text(values.parse_name), many=True),
     },
 }
 """Table -> the word a person writes -> what it means."""
@@ -118,7 +125,7 @@ def describe(table: str, key: Key) -> str:
     return f"mapping {key[1]} of VPC {key[0]}" if table == "Mapping" else f"{_WORD[table]} {key[0]}"
 
 
-_WORD: Final = {"Vpc": "VPC", "Host": "host", "Port": "port"}
+_WORD: Final = {"Vpc": "VPC", "Host": "host", "SecurityGroup": "group", "Port": "port"}
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str | None:
@@ -149,6 +156,8 @@ def complete(table: str, key: Key, row: Row) -> Iterator[Fault]:
             guest, nic = default_datapaths(values.parse_vtep_ip(str(row["vtep_ip"])))
             row.setdefault("guest_datapath", f"{guest:016x}")
             row.setdefault("nic_datapath", f"{nic:016x}")
+    elif table == "SecurityGroup":
+        row.setdefault("stateless", False)
     elif table == "Port":
         yield from _complete_port(key, row)
 
@@ -185,8 +194,8 @@ def _complete_port(key: Key, row: Row) -> Iterator[Fault]:
 
 
 def texts(value: Value) -> tuple[str, ...]:
-    """A value that is a set, or stands for a set of one."""
-    return value if isinstance(value, tuple) else (str(value),)
+    """A value that is a set, or stands for a set of one, or none."""
+    return () if value is None else value if isinstance(value, tuple) else (str(value),)
 
 
 def pairs(table: str, column: str, value: Value) -> dict[str, str | int]:
@@ -208,12 +217,14 @@ def as_json(table: str, row: Row) -> dict[str, Any]:
 def named(tables: Tables) -> tuple[dict[str, dict[Key, Row]], dict[tuple[str, Key], RowId]]:
     """Database rows by name, and the id of each. What is wrong in them stays, to be seen and mended."""
     content, ids = empty(), {}
-    names = {uuid: row["name"] for table in ("Vpc", "Host", "Port") for uuid, row in tables.get(table, {}).items()}
+    names = {uuid: row["name"] for table in TABLES[:-1] for uuid, row in tables.get(table, {}).items()}
     for table in TABLES:
         for uuid, raw in tables.get(table, {}).items():
             row: Row = {}
             for column in rows.READ_COLUMNS[table]:
-                if column in REFERENCES:
+                if column in REFERENCES and schema.is_composite(table, column):
+                    row[column] = tuple(sorted(names[target] for target in rows.uuids(raw[column])))
+                elif column in REFERENCES:
                     row[column] = next((names[target] for target in rows.uuids(raw[column])), None)
                 elif schema.is_map(table, column):
                     row[column] = tuple(sorted(f"{word}={value}" for word, value in raw[column][1]))
@@ -229,7 +240,14 @@ def named(tables: Tables) -> tuple[dict[str, dict[Key, Row]], dict[tuple[str, Ke
     return content, ids
 
 
-REFERENCES: Final = {"vpc": "Vpc", "host": "Host", "port": "Port", "moving_to": "Host", "previous_host": "Host"}
+REFERENCES: Final = {
+    "vpc": "Vpc",
+    "host": "Host",
+    "groups": "SecurityGroup",
+    "port": "Port",
+    "moving_to": "Host",
+    "previous_host": "Host",
+}
 """Column -> the table it refers to, the same in every table."""
 
 
@@ -242,28 +260,49 @@ def check(wanted: Content, result: Content, changed_vpcs: Collection[str] = ()) 
     yield from _check_references(wanted, result)
     yield from _check_unique(wanted, result)
     yield from _check_addresses(wanted, result, changed_vpcs)
+    yield from _check_groups(wanted, result)
 
 
 def _check_references(wanted: Content, result: Content) -> Iterator[Fault]:
     bereft: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for table in ("Port", "Mapping"):
+    for table in ("SecurityGroup", "Port", "Mapping"):
         for key, row in result[table].items():
-            full = row if table == "Port" else {**row, "vpc": key[0]}
-            for column, target in REFERENCES.items():
-                name = full.get(column)
-                if name is None or (str(name),) in result[target]:
+            full = {**row, "vpc": key[0]} if table == "Mapping" else row
+            named = [
+                (column, target, name)
+                for column, target in REFERENCES.items()
+                for name in (texts(full[column]) if column in full else ())
+            ]
+            for column, target, name in named:
+                if (name,) in result[target]:
                     continue
                 if table == "Mapping" and column == "vpc" and (str(row.get("port")),) in result["Port"]:
                     continue  # said of its port already
                 if key not in wanted[table]:
-                    bereft[target, str(name)].append(describe(table, key))
+                    bereft[target, name].append(describe(table, key))
                 else:
-                    known = suggest(str(name), sorted(known for (known,) in result[target]))
+                    known = suggest(name, sorted(known for (known,) in result[target]))
                     yield Fault(table, key, column, f"there is no {_WORD[target]} {name!r}: {known}")
     for (target, name), orphans in bereft.items():
         some = ", ".join(orphans[:5]) + (f" and {len(orphans) - 5} more" if len(orphans) > 5 else "")
         text = f"{describe(target, (name,))} is still needed by {some}: delete or change that first"
         yield Fault(target, (name,), "", text)
+
+
+def _check_groups(wanted: Content, result: Content) -> Iterator[Fault]:
+    """Ports and rules must name groups of their own VPC. A rule whose group goes later allows nothing."""
+    there = {name: row.get("vpc") for (name,), row in result["SecurityGroup"].items()}
+    for key, row in wanted["SecurityGroup"].items():
+        for text in texts(row.get("rules", ())):
+            peer = parse_rule(text).peer
+            if isinstance(peer, str) and there.get(peer) != row.get("vpc"):
+                known = suggest(peer, sorted(name for name, vpc in there.items() if vpc == row.get("vpc")))
+                yield Fault("SecurityGroup", key, "rules", f"VPC {row.get('vpc')} has no group {peer!r}: {known}")
+    for key, row in result["Port"].items():
+        groups = [name for name in texts(row.get("groups", ())) if there.get(name, row.get("vpc")) != row.get("vpc")]
+        if groups and (key in wanted["Port"] or any((name,) in wanted["SecurityGroup"] for name in groups)):
+            text = f"group {groups[0]} is of VPC {there[groups[0]]}, port {key[0]} of {row.get('vpc')}: choose another"
+            yield Fault("Port", key, "groups", text)
 
 
 def _check_unique(wanted: Content, result: Content) -> Iterator[Fault]:

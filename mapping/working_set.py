@@ -81,5 +81,6 @@ class WorkingSet:
             "Vpc": [["_uuid", "==", ["uuid", vpc]] for vpc in sorted(vpcs)] or _NONE,
             "Port": [*([column, "==", ["uuid", host]] for host in sorted(hosts) for column in _SEATS), *in_vpcs]
             or _NONE,
+            "SecurityGroup": in_vpcs or _NONE,
             "Mapping": in_vpcs or _NONE,
         }

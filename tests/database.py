@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from mapping import schema
 from mapping.model import RowId, Snapshot
 from mapping.rows import raw
+from mapping.security_rules import show_rule
 from mapping.session import Message, Session
 from topo.ovs import end
 
@@ -105,7 +106,7 @@ def _resolve(row: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
 
 def clear() -> list[Operation]:
     """Delete every row but the one that counts."""
-    tables = ("Mapping", "Port", "Vpc", "Host")
+    tables = ("Mapping", "Port", "SecurityGroup", "Vpc", "Host")
     return [{"op": "delete", "table": table, "where": []} for table in tables]
 
 
@@ -128,11 +129,16 @@ def insert(world: Snapshot) -> list[Operation]:
         row |= {"mtu": vpc.mtu} if vpc.mtu else {}
         row |= {"subnets": ["set", [str(subnet) for subnet in vpc.subnets]]}
         rows.append(("Vpc", vpc.uuid, row))
+    for group in world.groups.values():
+        row = {"name": group.name, "vpc": ref(group.vpc), "stateless": group.stateless}
+        row |= {"rules": ["set", [show_rule(rule) for rule in group.rules]]}
+        rows.append(("SecurityGroup", group.uuid, row))
     for port in world.ports.values():
         row = {"name": port.name, "vpc": ref(port.vpc), "mac": port.mac, "device": port.device}
         seats = {"host": port.host, "moving_to": port.moving_to, "previous_host": port.previous_host}
         row |= {column: ref(there) for column, there in seats.items() if there}
         row |= {column: raw(port)[column] for column in ("allowed", "limits", "boot")}
+        row |= {"groups": ["set", [ref(group) for group in port.groups]]}
         rows.append(("Port", port.uuid, row))
     rows += [
         ("Mapping", mapping.uuid, {"vpc": ref(mapping.vpc), "ip": str(mapping.ip), "port": ref(mapping.port)})

@@ -51,7 +51,8 @@ def test_the_rows_of_a_good_file() -> None:
     assert read.rows == {
         "Vpc": {("blue",): blue},
         "Host": {("host-a",): {"vtep_ip": "192.0.2.1", "encap": "vxlan", **dpids}},
-        "Port": {("web",): {**web, "allowed": (), "limits": (), "boot": ()}},
+        "SecurityGroup": {},
+        "Port": {("web",): {**web, "allowed": (), "limits": (), "boot": (), "groups": ()}},
         "Mapping": {("blue", "10.0.0.11"): {"port": "web"}},
     }
 
@@ -216,8 +217,8 @@ def test_everything_wrong_is_said_at_once_in_order_of_line() -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "f.yaml:1: nothing: the file is empty: describe `vpcs`, `hosts` or `ports`"),
-        (b"# only a comment\n", "f.yaml:1: nothing: the file is empty: describe `vpcs`, `hosts` or `ports`"),
+        (b"", "f.yaml:1: nothing: the file is empty: describe `vpcs`, `hosts`, `groups` or `ports`"),
+        (b"# only a comment\n", "f.yaml:1: nothing: the file is empty: describe `vpcs`, `hosts`, `groups` or `ports`"),
         (b"- a\n", "f.yaml:1: the file: a list stands here: write `name: ...` pairs, indented"),
         (b"hello\n", "f.yaml:1: the file: the text 'hello' stands here: write `name: ...` pairs, indented"),
         (b"vpcs:\n  \xff: 1\n", "f.yaml:2: byte 0xff: not UTF-8: save the file as UTF-8"),

@@ -40,6 +40,8 @@ def tables(text: str, config_seq: int = 3) -> Tables:
         return filled(table, {column: cell(column, value) for column, value in full.items()})
 
     def cell(column: str, value: wanted.Value) -> object:
+        if column == "groups":
+            return ["set", [["uuid", ids["SecurityGroup", (name,)]] for name in wanted.texts(value)]]
         if column in wanted.REFERENCES:
             return ["set", []] if value is None else ["uuid", str(ids[wanted.REFERENCES[column], (str(value),)])]
         if isinstance(value, tuple):
