@@ -21,6 +21,8 @@ from flows.flow import (
     COOKIE_MARK,
     COOKIE_MARK_SHIFT,
     Action,
+    Commit,
+    Conjunction,
     Copy,
     Flow,
     Goto,
@@ -29,6 +31,7 @@ from flows.flow import (
     SetField,
     Shape,
     ToController,
+    Track,
     UseMeter,
 )
 from flows.meter import Meter, Meters
@@ -44,6 +47,8 @@ _PROTOCOL: Final = ProtocolDesc(version=ofp.OFP_VERSION)
 _BUNDLE_ADD: Final = struct.Struct("!BBHIIHH")
 _XID_END: Final = ofp.OFP_HEADER_SIZE  # of struct ofp_header, whose last field it is
 _COOKIE_END: Final = ofp.OFP_HEADER_SIZE + 8  # in struct ofp_flow_mod, whose first field it is
+_COMMIT: Final = 1  # NX_CT_F_COMMIT
+_NOWHERE: Final = 0xFF  # NX_CT_RECIRC_NONE: go on with the next action
 _NUMBER_ONES: Final = 0xFFFFFFFF  # of a port, or a meter
 _BUNDLE_FLAGS: Final = ofp.OFPBF_ATOMIC | ofp.OFPBF_ORDERED
 
@@ -64,8 +69,8 @@ def match(flow: Flow) -> Any:
     return parser.OFPMatch(_ordered_fields=fields)
 
 
-def actions(items: Iterable[Action]) -> list[Any]:
-    """The actions to apply to a packet, as Ryu's. A `Goto` is no action to OpenFlow."""
+def actions(items: Iterable[Action], bridge: str = "") -> list[Any]:
+    """The actions to apply to a packet, as Ryu's. A `Goto` is no action to OpenFlow, a `Track` is one of `bridge`."""
     encoded = []
     for action in items:
         if isinstance(action, SetField):
@@ -84,7 +89,22 @@ def actions(items: Iterable[Action]) -> list[Any]:
             encoded.append(parser.OFPActionOutput(ofp.OFPP_CONTROLLER, ofp.OFPCML_NO_BUFFER))
         elif isinstance(action, UseMeter):
             encoded.append(parser.OFPActionMeter(action.meter))
+        elif isinstance(action, Track | Commit | Conjunction):
+            encoded.append(_extension(action, bridge))
     return encoded
+
+
+def _extension(action: Track | Commit | Conjunction, bridge: str) -> Any:
+    """What only Open vSwitch has, ovs-actions(7)."""
+    if isinstance(action, Track):
+        return _ct(0, action.zone, TABLES[bridge][action.table].number)
+    if isinstance(action, Commit):
+        return _ct(_COMMIT, action.zone, _NOWHERE)
+    return parser.NXActionConjunction(action.clause - 1, 2, action.number)
+
+
+def _ct(flags: int, zone: int, table: int) -> Any:
+    return parser.NXActionCT(flags=flags, zone_src="", zone_ofs_nbits=zone, recirc_table=table, alg=0, actions=[])
 
 
 def _message(message: Any, xid: int) -> bytes:
@@ -96,7 +116,7 @@ def _message(message: Any, xid: int) -> bytes:
 def encode(flow: Flow, xid: int) -> bytes:
     """The message that installs the flow, as Ryu's own encoder writes it: slow, and the oracle of `flow_add`."""
     instructions = []
-    encoded = actions(flow.actions)
+    encoded = actions(flow.actions, flow.table.bridge)
     if encoded:
         instructions.append(parser.OFPInstructionActions(ofp.OFPIT_APPLY_ACTIONS, encoded))
     instructions += [

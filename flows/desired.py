@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from flows import drops, guest_bridge, nic_bridge
 from flows.flow import Flow, drop, flow
+from flows.guest_groups import Groups
 from flows.meter import Meter, Meters
 from flows.pipeline import BR_GUEST, BR_NIC, TABLES
 from flows.priority import MISS
@@ -38,6 +39,8 @@ class Rules(Protocol):
 
     def of_far_port(self, host: Host, far: FarPort, vpc: Vpc, /) -> Iterator[Flow]: ...
 
+    def of_groups(self, port: Port, vpc: Vpc, groups: Groups, ofports: Ofports, /) -> Iterator[Flow]: ...
+
     def meters(self, port: Port, ofports: Ofports, /) -> Iterator[tuple[int, Meter]]: ...
 
     def of_address(self, host: Host, location: Location, ofports: Ofports, /) -> Iterator[Flow]: ...
@@ -62,6 +65,7 @@ def by_source(bridge: str, view: HostView, ofports: Ofports) -> Iterator[tuple[S
         yield vpc, rules.of_vpc(vpc)
     for port in view.ports:
         yield port, rules.of_port(port, view.vpcs[port.vpc], ofports)
+        yield port, rules.of_groups(port, view.vpcs[port.vpc], view.groups[port.uuid], ofports)
     for far in view.far:
         yield far.port, rules.of_far_port(view.host, far, view.vpcs[far.port.vpc])
     for location in (*view.local, *view.remote):

@@ -107,8 +107,17 @@ ND_FLAGS: Final = Field("nd_reserved", "nd_reserved", 32, str)
 ND_OPTION: Final = Field("nd_options_type", "nd_options_type", 8, str)
 """Type of the first option that has a link-layer address; 0 if there is none. Matched only; see `guest_ipv6`."""
 
+TCP_SRC: Final = Field("tcp_src", "tcp_src", 16, str)
+TCP_DST: Final = Field("tcp_dst", "tcp_dst", 16, str)
+SCTP_SRC: Final = Field("sctp_src", "sctp_src", 16, str)
+SCTP_DST: Final = Field("sctp_dst", "sctp_dst", 16, str)
+CT_STATE: Final = Field("ct_state", "ct_state", 32, hex)
+"""What the connection tracker said of the packet, bits of `CtState`."""
+CONJUNCTION: Final = Field("conj_id", "conj_id", 32, str)
+"""Which of `flow.Conjunction` has all its clauses matched."""
+
 VNI: Final = Field("reg0", "reg0", 32, hex)
-"""br-guest: the VPC of the guest port that the packet came from. On br-nic `tun_id` says it."""
+"""br-guest: the VPC of the guest port that the packet came from or, at its groups, goes to. On br-nic: `tun_id`."""
 REASON: Final = Field("reg1", "reg1", 32, hex)
 """Why the packet is dropped, on its way to the DROP table."""
 SCRATCH: Final = Field("reg2", "reg2", 32, hex)
@@ -155,11 +164,29 @@ FAMILIES: Final = {
 
 
 class IpProto(enum.IntEnum):
-    """IP protocol numbers that carry tunnels, or look for neighbours."""
+    """IP protocol numbers that carry tunnels, look for neighbours, or that security groups know of."""
 
+    ICMP = 1
+    TCP = 6
     UDP = 17
     GRE = 47
     ICMPV6 = 58
+    SCTP = 132
+
+
+class CtState(enum.IntFlag):
+    """Bits of `CT_STATE`, ovs-fields(7)."""
+
+    NEW = 0x01
+    EST = 0x02
+    REL = 0x04
+    RPL = 0x08
+    INV = 0x10
+    TRK = 0x20
+
+
+LATER_FRAGMENT: Final = 3
+"""Bits of `IP_FRAG` of every fragment but a packet's first: it has no L4 header."""
 
 
 class ArpOp(enum.IntEnum):

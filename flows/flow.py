@@ -88,6 +88,35 @@ class UseMeter(NamedTuple):
         return f"meter:{self.meter}"
 
 
+class Track(NamedTuple):
+    """Have the connection tracker look the packet up in a zone, and go on in a table with what it says."""
+
+    zone: int
+    table: str
+
+    def __str__(self) -> str:
+        return f"ct(table={self.table},zone={self.zone})"
+
+
+class Commit(NamedTuple):
+    """Have the connection tracker remember the packet's connection, in a zone."""
+
+    zone: int
+
+    def __str__(self) -> str:
+        return f"ct(commit,zone={self.zone})"
+
+
+class Conjunction(NamedTuple):
+    """The packet has met one of two clauses. When it has met both, `fields.CONJUNCTION` is the number."""
+
+    number: int
+    clause: int
+
+    def __str__(self) -> str:
+        return f"conjunction({self.number},{self.clause}/2)"
+
+
 class Goto(NamedTuple):
     """Go on to a later table of the same bridge."""
 
@@ -97,7 +126,7 @@ class Goto(NamedTuple):
         return f"goto_table:{self.table}"
 
 
-Action = SetField | Copy | Output | OutputInPort | ToController | UseMeter | Goto
+Action = SetField | Copy | Output | OutputInPort | ToController | UseMeter | Track | Commit | Conjunction | Goto
 FieldMatch = dict[Field, int | tuple[int, int]]
 """What a flow matches: field -> value, or (value, mask). What a field requires (ovs-fields(7)) comes before it."""
 
@@ -127,7 +156,7 @@ class Shape:
     def __post_init__(self) -> None:
         self._check()
         holes = tuple(part for part in (*self.match, *self.actions) if isinstance(part, Field | type))
-        ways = [TABLES[self.table.bridge][part.table].number for part in self.actions if isinstance(part, Goto)]
+        ways = [TABLES[self.table.bridge][part.table].number for part in self.actions if isinstance(part, Goto | Track)]
         text = f"{self.table.name} {self.priority} {self.match} {self.actions} {self.table.number} {ways}"
         object.__setattr__(self, "holes", holes)
         object.__setattr__(self, "exact", sum(isinstance(part, Field) for part in self.match))
@@ -144,7 +173,7 @@ class Shape:
             if matched not in table.match:
                 raise ValueError(f"{where} a match on {matched}")
         for action in self.actions:
-            if isinstance(action, Goto):
+            if isinstance(action, Goto | Track):
                 if action.table != "DROP" and action.table not in table.exits:
                     raise ValueError(f"{where} the exit {action.table}")
                 if TABLES[table.bridge][action.table].number <= table.number:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from typing import Final
 
-from flows import drops, guest_allowed, guest_dhcp, guest_ipv6, guest_limits, guest_link
+from flows import drops, guest_allowed, guest_dhcp, guest_groups, guest_ipv6, guest_limits, guest_link
 from flows.fields import (
     ARP_OP,
     ARP_SHA,
@@ -32,6 +32,7 @@ from flows.fields import (
     mac,
 )
 from flows.flow import Copy, FieldMatch, Flow, Goto, Output, OutputInPort, SetField, drop, flow
+from flows.guest_groups import Groups
 from flows.meter import Meter, MeterKind, meter_id
 from flows.pipeline import BR_GUEST, TABLES, Reason
 from flows.ports import guest_patch
@@ -57,7 +58,7 @@ def of_host(_: Host) -> Iterator[Flow]:
     yield flow(ARP_REPLY, NAMED_MISS, {ETH_TYPE: EthType.ARP, ARP_OP: ArpOp.REQUEST}, drop(Reason.ARP_UNMAPPED))
     yield _arp_answer()
     for eth_type in (EthType.IPV4, EthType.IPV6):
-        yield flow(SELF_GUARD, PASS, {ETH_TYPE: eth_type}, [Goto(TO_NIC.name)])
+        yield flow(SELF_GUARD, PASS, {ETH_TYPE: eth_type}, [Goto("FROM_TRACK")])
     yield from guest_ipv6.of_host()
     yield from guest_dhcp.of_host()
     yield from guest_link.of_host()
@@ -90,6 +91,13 @@ def of_far_port(_host: Host, _far: FarPort, _vpc: Vpc) -> Iterator[Flow]:
     yield from ()
 
 
+def of_groups(port: Port, vpc: Vpc, groups: Groups, ofports: Ofports) -> Iterator[Flow]:
+    """What the security groups of a port of this host allow."""
+    device, patch = ofports.get(port.device), ofports.get(guest_patch(port.device))
+    if device is not None and patch is not None:
+        yield from guest_groups.of_port(vpc.vni, groups, device, patch)
+
+
 def meters(port: Port, ofports: Ofports) -> Iterator[tuple[int, Meter]]:
     """The meters of a port of this host."""
     device = ofports.get(port.device)
@@ -101,6 +109,7 @@ def meters(port: Port, ofports: Ofports) -> Iterator[tuple[int, Meter]]:
 def of_address(host: Host, location: Location, ofports: Ofports) -> Iterator[Flow]:
     """An address of a VPC that has a port here: its MAC to who asks and, when it is here, leave to send from it."""
     yield _reply(location.vpc, location.ip, location.port.mac)
+    yield from guest_groups.of_peer(location)
     if location.host == host:
         device, patch = ofports.get(location.port.device), ofports.get(guest_patch(location.port.device))
         if device is not None and patch is not None:

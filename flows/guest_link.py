@@ -26,7 +26,7 @@ def of_host() -> Iterator[Flow]:
     """What every host has."""
     for eth_type, port in _SERVER.items():
         ip: FieldMatch = {ETH_TYPE: eth_type}
-        yield flow(LINK_GUARD, PASS, ip, [Goto("TO_GUEST")])
+        yield flow(LINK_GUARD, PASS, ip, [Goto("TO_TRACK")])
         yield flow(LINK_GUARD, LINK, {**ip, IP_PROTO: IpProto.UDP, UDP_SRC: port}, drop(Reason.DHCP_POSED))
     for message in (Icmpv6.NEIGHBOUR_SOLICITATION, Icmpv6.ROUTER_SOLICITATION, *ENDS_HERE):
         yield flow(LINK_GUARD, LINK, icmpv6(message), drop(Reason.LINK_ONLY))

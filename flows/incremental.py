@@ -23,7 +23,7 @@ from flows.meter import Meters
 from flows.pattern import Bridge, Place
 from flows.view import FarPort, far_port
 from mapping.linked import Linked, Touched
-from mapping.model import Host, Port, RowId
+from mapping.model import Host, Port, RowId, groups_of
 
 SLICE: Final = 200
 """Addresses whose flows are sent in one bundle when there are many, unless the switch's pace asks for another number:
@@ -50,7 +50,7 @@ class BridgeFlows:
 
     def _clear(self, host: Host | None, ofports: Ofports) -> None:
         self._host = host
-        self._bridge = Bridge(self._role, host) if host else None
+        self._bridge = Bridge(self._role, host, ofports) if host else None
         self._ofports = dict(ofports)
         self._cookies: dict[RowId, tuple[int, ...]] = {}
         """Row -> cookies of the flows that come from it alone. The host's own row stands for the misses, too."""
@@ -186,10 +186,14 @@ class BridgeFlows:
             ports.update(self._linked.ports_of(self.host), self._ports, self._left, self._far, *self._places)
         if ofports != self._ofports:
             ports |= self._ports.keys()
-        self._host, self._bridge, self._ofports = host, Bridge(self._role, host), dict(ofports)
+        self._host, self._ofports = host, dict(ofports)
+        self._bridge = Bridge(self._role, host, self._ofports)
         self._forget(ports)
         own, left, joined = self._move_ports(ports)
         step.rows |= own
+        if touched.groups:
+            known = self._linked.ports
+            step.rows |= {uuid for uuid in self._ports if uuid in known and touched.groups & {*known[uuid].groups}}
         step.rows |= touched.hosts & self._peers.keys()
         step.rows |= touched.vpcs & self._cookies.keys()
         renumbered = {
@@ -308,8 +312,9 @@ class BridgeFlows:
         there = places.get(uuid) if uuid else None
         port = self._linked.ports.get(uuid) if uuid else None
         if there is None and self._bridge and uuid and port and (seat := port.seat(self.host)):
+            peers = tuple(sorted(self._linked.peers_of(port))) if port.groups else ()
             host, vpc = self._linked.hosts[seat], self._linked.vpcs[port.vpc]
-            there = places[uuid] = self._bridge.place(port, vpc, host, 6 if ipv6 else 4, self._ofports)
+            there = places[uuid] = self._bridge.place(port, vpc, host, 6 if ipv6 else 4, peers)
         return there
 
     def _forget(self, ports: Iterable[RowId]) -> None:
@@ -364,7 +369,10 @@ class BridgeFlows:
             return ()
         # A row may be gone already of which `update` is told next.
         if uuid in self._ports and uuid in linked.ports:
-            return rules.of_port(linked.ports[uuid], linked.vpcs[linked.ports[uuid].vpc], self._ofports)
+            port = linked.ports[uuid]
+            vpc = linked.vpcs[port.vpc]
+            groups = groups_of(port, linked.groups)
+            return (*rules.of_port(port, vpc, self._ofports), *rules.of_groups(port, vpc, groups, self._ofports))
         if uuid in self._peers and uuid in linked.hosts:
             peer = linked.hosts[uuid]
             return rules.of_peer(host, peer) if host.reaches(peer) else ()

@@ -26,6 +26,7 @@ from flows.fields import (
     prefix,
 )
 from flows.flow import Action, FieldMatch, Flow, Goto, Output, OutputInPort, SetField, drop, flow
+from flows.guest_groups import Groups
 from flows.meter import Meter
 from flows.pipeline import BR_NIC, TABLES, Reason
 from flows.ports import TUNNEL, nic_patch
@@ -103,6 +104,11 @@ def _send_on(host: Host, far: FarPort, vpc: Vpc, ip: IPAddress) -> Flow:
     out = OutputInPort() if far.seat.encap is host.encap else Output(TUNNEL[far.seat.encap])
     to = SetField(ETH_DST, mac(far.port.mac)), SetField(FAMILIES[vtep.version].tun_dst, int(vtep))
     return flow(DELIVER, PASS, match, [*to, out])
+
+
+def of_groups(_port: Port, _vpc: Vpc, _groups: Groups, _ofports: Ofports) -> Iterator[Flow]:
+    """Nothing: groups are br-guest's."""
+    yield from ()
 
 
 def meters(_port: Port, _ofports: Ofports) -> Iterator[tuple[int, Meter]]:

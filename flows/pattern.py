@@ -22,6 +22,8 @@ from flows.ports import guest_patch, nic_patch
 from flows.view import Location
 from mapping.model import Encap, Host, IPAddress, Port, RowId, Vpc
 
+Peers = tuple[str, ...]
+"""As `Location.peer_groups`."""
 _Numbers = tuple[int, ...]
 """VNI, MAC, VTEP address, OpenFlow port of the device, of its patch; then the address itself."""
 
@@ -80,14 +82,16 @@ class Bridge(NamedTuple):
 
     role: str
     host: Host
+    ofports: Ofports
 
-    def place(self, port: Port, vpc: Vpc, host: Host, version: int, ofports: Ofports) -> Place:
+    def place(self, port: Port, vpc: Vpc, host: Host, version: int, peers: Peers = ()) -> Place:
         """Where the addresses of `port`, which is on `host`, are: those of this version of IP."""
         here, device, patch = host.uuid == self.host.uuid, None, None
         if here:
-            device, patch = ofports.get(port.device), ofports.get(_PATCH[self.role](port.device))
+            device, patch = self.ofports.get(port.device), self.ofports.get(_PATCH[self.role](port.device))
         vteps = self.host.vtep_ip.version, host.vtep_ip.version
-        pattern = _pattern(_Kind(self.role, version, here, vteps, host.encap, device is not None, patch is not None))
+        kind = _Kind(self.role, version, here, vteps, host.encap, device is not None, patch is not None, peers)
+        pattern = _pattern(kind)
         numbers = (vpc.vni, mac(port.mac), int(host.vtep_ip), device or 0, patch or 0, *pattern.constants)
         return Place(port.uuid, host.uuid, pattern, numbers)
 
@@ -103,6 +107,7 @@ class _Kind(NamedTuple):
     encap: Encap
     device: bool
     patch: bool
+    peer_groups: tuple[str, ...]
 
 
 @cache
@@ -137,5 +142,5 @@ def _ask(kind: _Kind, numbers: _Numbers) -> list[Flow]:
     port = Port("port", "port", "vpc", eth.to_bytes(6).hex(":"), "host", "port")
     ports = {"port": (kind.device, device), _PATCH[kind.bridge]("port"): (kind.patch, patch)}
     ofports = {name: number for name, (is_there, number) in ports.items() if is_there}
-    location = Location(vpc, _ADDRESS_OF[kind.version](ip), port, host)
+    location = Location(vpc, _ADDRESS_OF[kind.version](ip), port, host, kind.peer_groups)
     return list(RULES[kind.bridge].of_address(host if kind.here else away, location, ofports))

@@ -1,11 +1,13 @@
 r"""Where does the packet go: every table of both bridges, in order, and every reason to drop.
 
-    guest port -> br-guest: CLASSIFY -> IP_GUARD ----> SELF_GUARD -> TO_NIC -> br-nic: CLASSIFY -> PUSH -> tunnel
+    guest port -> br-guest: CLASSIFY -> IP_GUARD ----> SELF_GUARD -> (1) -> TO_NIC -> br-nic: CLASSIFY -> PUSH -> tunnel
                                     \-> IPV6_GUARD -> FROM_LINK -/
                                                               \-> ND_GUARD -> ND_REPLY -> ND_ANSWER -> back to the guest
                                     \-> ARP_GUARD -> ARP_REPLY -> ARP_ANSWER -> back to the guest
           IP_GUARD, IPV6_GUARD, FROM_LINK \-> DHCP_GUARD -> DHCP -> controller
-    guest port <- br-guest: TO_GUEST <- LINK_GUARD <- CLASSIFY <- br-nic: DELIVER <- SOURCE_GUARD <- CLASSIFY <- tunnel
+    guest port <- br-guest: TO_GUEST <- (2) <- LINK_GUARD <- CLASSIFY <- br-nic: DELIVER <- SOURCE_GUARD <- tunnel
+
+(1) FROM_TRACK -> FROM_RULES -> FROM_ADMIT and (2) TO_ADMIT <- TO_RULES <- TO_TRACK are for ports with security groups.
 
 A packet that no rule lets on meets its table's miss: its reason is written into a register, and the DROP table, with
 a flow for each reason, counts it. Nothing floods. What a guest asks to be told its configuration is sent to the
@@ -23,6 +25,8 @@ from flows.fields import (
     ARP_SHA,
     ARP_SPA,
     ARP_TPA,
+    CONJUNCTION,
+    CT_STATE,
     ETH_DST,
     ETH_SRC,
     ETH_TYPE,
@@ -41,6 +45,10 @@ from flows.fields import (
     ND_TARGET,
     REASON,
     ROUTER,
+    SCTP_DST,
+    SCTP_SRC,
+    TCP_DST,
+    TCP_SRC,
     TUN_FLAGS,
     TUN_ID,
     TUN_IPV6_SRC,
@@ -93,6 +101,8 @@ class Reason(enum.Enum):
     DHCP_POSED = 27, "somebody posed as a DHCP server to a guest: what a server sends comes from the controller alone"
     LINK_ONLY = 28, "what never leaves a link came for a guest from another one: neighbour discovery and the like"
     TUNNEL_CONTROL = 29, "a tunnel packet for the tunnel's own operation (Geneve OAM), which no host of ours sends"
+    GROUP_FROM_GUEST = 40, "a guest sent what no rule of its security groups allows"
+    GROUP_TO_GUEST = 41, "somebody sent a guest what no rule of its security groups allows"
 
     @property
     def number(self) -> int:
@@ -152,6 +162,8 @@ def _bridge(bridge: str, *rows: tuple[str, str, set[Field], set[str], bool, Reas
 
 
 R = Reason
+TRACKED: Final = (IN_PORT, VNI, CT_STATE, CONJUNCTION, ETH_TYPE, IP_PROTO, IP_FRAG)
+"""What rules of groups match on each way, besides the peer and the ports."""
 ND: Final = (ETH_TYPE, IP_PROTO, ICMPV6_TYPE, ICMPV6_CODE)
 """What a match on a field of neighbour discovery requires."""
 BR_GUEST: Final = "br-guest"
@@ -198,14 +210,32 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
      {IN_PORT}, set(), True,
      R.UNKNOWN_PORT, set()),
     ("SELF_GUARD", "Nothing goes to the port that it is from, and nothing on from an address that is only its link's.",
-     {IN_PORT, ETH_TYPE, IP_DST, IPV6_SRC, IPV6_DST}, {"TO_NIC"}, False,
+     {IN_PORT, ETH_TYPE, IP_DST, IPV6_SRC, IPV6_DST}, {"FROM_TRACK"}, False,
      R.SPOOFED_IP, {R.TO_ITSELF, R.LINK_LOCAL}),
+    ("FROM_TRACK", "A port without security groups: on. With stateful ones: find the packet's connection.",
+     {IN_PORT, ETH_TYPE}, {"FROM_RULES", "TO_NIC"}, False,
+     R.UNKNOWN_PORT, set()),
+    ("FROM_RULES", "What the port's groups let out: connections that its guest opens, replies to those it may accept.",
+     {*TRACKED, IP_DST, IPV6_DST, TCP_SRC, TCP_DST, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST}, {"FROM_ADMIT"}, False,
+     R.GROUP_FROM_GUEST, set()),
+    ("FROM_ADMIT", "Remember a connection that is new.",
+     {IN_PORT, ETH_TYPE, CT_STATE}, {"TO_NIC"}, False,
+     R.UNKNOWN_PORT, set()),
     ("TO_NIC", "Out by the port's own patch, which tells br-nic whose it is.",
      {IN_PORT}, set(), True,
      R.UNKNOWN_PORT, set()),
     ("LINK_GUARD", "Nothing that stays on a link reaches a guest from another, nor what only DHCP servers send.",
-     {ETH_TYPE, IP_PROTO, UDP_SRC, ICMPV6_TYPE}, {"TO_GUEST"}, False,
+     {ETH_TYPE, IP_PROTO, UDP_SRC, ICMPV6_TYPE}, {"TO_TRACK"}, False,
      R.LINK_ONLY, {R.DHCP_POSED}),
+    ("TO_TRACK", "To a port without security groups: on. With stateful ones: find the packet's connection.",
+     {IN_PORT, ETH_TYPE}, {"TO_RULES", "TO_GUEST"}, False,
+     R.UNKNOWN_PORT, set()),
+    ("TO_RULES", "What the port's groups let in: connections that it may accept, replies to those its guest opened.",
+     {*TRACKED, IP_SRC, IPV6_SRC, TCP_SRC, TCP_DST, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST}, {"TO_ADMIT"}, False,
+     R.GROUP_TO_GUEST, set()),
+    ("TO_ADMIT", "Remember a connection that is new.",
+     {IN_PORT, ETH_TYPE, CT_STATE}, {"TO_GUEST"}, False,
+     R.UNKNOWN_PORT, set()),
     ("TO_GUEST", "Out by the port that the patch belongs to.",
      {IN_PORT}, set(), True,
      R.UNKNOWN_PORT, set()),

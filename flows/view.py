@@ -10,7 +10,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from mapping.model import Host, IPAddress, Port, RowId, Snapshot, Vpc
+from mapping.model import Host, IPAddress, Port, RowId, SecurityGroup, Snapshot, Vpc, groups_of, peer_groups, peer_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Location:
     ip: IPAddress
     port: Port
     host: Host
+    peer_groups: tuple[str, ...] = ()
+    """The names of the port's groups that rules of the VPC name as peers, sorted."""
 
 
 class FarPort(NamedTuple):
@@ -56,6 +58,8 @@ class HostView:
     host: Host
     ports: tuple[Port, ...]
     """Ports bound to this host."""
+    groups: dict[RowId, tuple[SecurityGroup | None, ...]]
+    """Their security groups."""
     vpcs: dict[RowId, Vpc]
     """VPCs that have a port on this host: the only ones whose mappings it learns."""
     local: tuple[Location, ...]
@@ -71,13 +75,17 @@ def view(snapshot: Snapshot, host: Host) -> HostView:
     """The part of `snapshot` that decides the flows of `host`."""
     ports = tuple(port for port in snapshot.ports.values() if port.seat(host.uuid) == host.uuid)
     vpcs = {port.vpc: snapshot.vpcs[port.vpc] for port in snapshot.ports.values() if host.uuid in port.hosts}
+    groups = {port.uuid: groups_of(port, snapshot.groups) for port in ports}
+    named = peer_groups(snapshot.groups.values())
     local: list[Location] = []
     remote: list[Location] = []
     for mapping in snapshot.mappings.values():
         port = snapshot.ports[mapping.port]
         seat = port.seat(host.uuid)
         if mapping.vpc in vpcs and seat is not None:
-            location = Location(vpcs[mapping.vpc], ip_address(mapping.ip), port, snapshot.hosts[seat])
+            peer = peer_names(port, snapshot.groups, named.get(mapping.vpc, frozenset()))
+            there = vpcs[mapping.vpc], ip_address(mapping.ip), port, snapshot.hosts[seat]
+            location = Location(*there, tuple(sorted(peer)))
             (local if seat == host.uuid else remote).append(location)
     addresses: defaultdict[RowId, list[str]] = defaultdict(list)
     for mapping in snapshot.mappings.values():
@@ -91,4 +99,4 @@ def view(snapshot: Snapshot, host: Host) -> HostView:
     )
     others = {location.host for location in remote} | {there for each in far for there in each.others}
     peers = sorted((peer for peer in others if host.reaches(peer)), key=lambda peer: peer.name)
-    return HostView(host, ports, vpcs, tuple(local), tuple(remote), far, tuple(peers))
+    return HostView(host, ports, groups, vpcs, tuple(local), tuple(remote), far, tuple(peers))

@@ -14,11 +14,13 @@ from mapping.model import (
     Mapping,
     Port,
     RowId,
+    SecurityGroup,
     Snapshot,
     Vpc,
     default_datapaths,
 )
 from mapping.rows import Row
+from mapping.security_rules import parse_rule
 from mapping.wanted import Content
 
 
@@ -56,7 +58,16 @@ def mapping(ip: str, at: Port) -> Mapping:
     return Mapping(uuid("mapping", at.vpc, ip), at.vpc, ip, at.uuid)
 
 
-def snapshot(*rows: Host | Vpc | Port | Mapping | list[Mapping], config_seq: int = 1) -> Snapshot:
+def group(name: str, in_vpc: Vpc, *rules: str, stateless: bool = False) -> SecurityGroup:
+    return SecurityGroup(uuid("group", name), name, in_vpc.uuid, stateless, tuple(map(parse_rule, sorted(rules))))
+
+
+def having(port: Port, *groups: SecurityGroup) -> Port:
+    """The port, with these groups."""
+    return replace(port, groups=tuple(sorted(group.uuid for group in groups)))
+
+
+def snapshot(*rows: Host | Vpc | SecurityGroup | Port | Mapping | list[Mapping], config_seq: int = 1) -> Snapshot:
     flat = [row for item in rows for row in (item if isinstance(item, list) else [item])]
     return Snapshot(
         config_seq,
@@ -64,6 +75,8 @@ def snapshot(*rows: Host | Vpc | Port | Mapping | list[Mapping], config_seq: int
         {row.uuid: row for row in flat if isinstance(row, Vpc)},
         {row.uuid: row for row in flat if isinstance(row, Port)},
         {row.uuid: row for row in flat if isinstance(row, Mapping)},
+        (),
+        {row.uuid: row for row in flat if isinstance(row, SecurityGroup)},
     )
 
 

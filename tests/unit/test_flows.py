@@ -169,8 +169,8 @@ def test_guest_bridge_lets_past_what_is_the_ports_own_and_answers_for_the_vpc() 
     ]
     assert lines(BR_GUEST, TWO_HOSTS, HOST_A, "TO_NIC")[1:] == ["priority=100,in_port=10 actions=output:11"]
     assert lines(BR_GUEST, TWO_HOSTS, HOST_A, "SELF_GUARD")[1:4] == [
-        "priority=100,eth_type=0x800 actions=goto_table:TO_NIC",
-        "priority=100,eth_type=0x86dd actions=goto_table:TO_NIC",
+        "priority=100,eth_type=0x800 actions=goto_table:FROM_TRACK",
+        "priority=100,eth_type=0x86dd actions=goto_table:FROM_TRACK",
         "priority=110,in_port=10,eth_type=0x800,nw_dst=10.0.0.11 actions=set_field:0x11->reg1,goto_table:DROP",
     ]
     assert lines(BR_GUEST, TWO_HOSTS, HOST_A, "TO_GUEST")[1:] == ["priority=100,in_port=11 actions=output:10"]

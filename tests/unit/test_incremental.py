@@ -19,16 +19,21 @@ from flows.pipeline import BR_GUEST, BR_NIC
 from flows.view import view
 from mapping import rows
 from mapping.linked import Linked, Touched
-from mapping.model import BadRow, Encap, Host, Mapping, Port, Vpc
+from mapping.model import BadRow, Encap, Host, Mapping, Port, SecurityGroup, Vpc
+from mapping.security_rules import parse_rule
 from mapping.values import in_order
-from tests.build import BLUE, HOST_A, HOST_B, HOST_C, RED, mapping, port, vpc
+from tests.build import BLUE, HOST_A, HOST_B, HOST_C, RED, group, having, mapping, port, vpc
 
 HOSTS = [HOST_A, HOST_B, HOST_C]
 VPCS = [BLUE, RED, vpc("green", 5003, "10.0.0.0/16", "fd00::/48")]
 PORTS = [port(f"p{n}", VPCS[n % 3], f"02:00:00:00:00:{n:02x}", HOSTS[n % 3]) for n in range(1, 10)]
 MAPPINGS = [mapping(f"10.0.0.{10 + n}", PORTS[n % 9]) for n in range(20)]
 MAPPINGS += [mapping(f"fd00::{16 + n:x}", PORTS[n % 9]) for n in range(12)]
-TABLES: dict[type, str] = {Host: "Host", Vpc: "Vpc", Port: "Port", Mapping: "Mapping"}
+RULES = ["to_guest tcp 443 from any", "to_guest udp 5-9 from group web", "from_guest any to group db"]
+RULES += ["to_guest icmp from fd00::/64", "to_guest tcp 443 from group db", "to_guest tcp 443 from group web"]
+GROUPS = [group("web", VPCS[0], *RULES), group("db", VPCS[0]), group("red", VPCS[1], *RULES[1:4], stateless=True)]
+PORTS = [having(each, *GROUPS[n % 3 : n % 3 + 2]) if n % 4 else each for n, each in enumerate(PORTS)]
+TABLES: dict[type, str] = {Host: "Host", Vpc: "Vpc", SecurityGroup: "SecurityGroup", Port: "Port", Mapping: "Mapping"}
 
 
 def changed(row: Any, rng: random.Random) -> Any:  # noqa: ANN401 - any row
@@ -48,6 +53,8 @@ def changed(row: Any, rng: random.Random) -> Any:  # noqa: ANN401 - any row
             [row, replace(row, vni=row.vni + rng.randrange(3) * 100), replace(row, router_mac=PORTS[3].mac)]
         )
     if isinstance(row, Port):
+        if rng.random() < 0.3:
+            return having(row, *rng.sample(GROUPS, rng.randrange(3)))
         host = rng.choice([None, *(host.uuid for host in HOSTS)])
         places = [None, *(host.uuid for host in HOSTS)]
         moving = replace(row, host=host, moving_to=rng.choice(places), previous_host=rng.choice(places))
@@ -59,6 +66,17 @@ def changed(row: Any, rng: random.Random) -> Any:  # noqa: ANN401 - any row
                 replace(row, host=host),
                 replace(row, vpc=rng.choice(VPCS).uuid),
                 *allowing(row, rng),
+            ]
+        )
+    if isinstance(row, SecurityGroup):
+        rules = tuple(parse_rule(text) for text in rng.sample(RULES, rng.randrange(5)))
+        return rng.choice(
+            [
+                replace(row, rules=rules),
+                replace(row, stateless=rng.random() < 0.5),
+                replace(row, vpc=rng.choice(VPCS).uuid),
+                replace(row, name=rng.choice(GROUPS).name),
+                BadRow("SecurityGroup", row.uuid, "x", "junk"),
             ]
         )
     port = rng.choice(PORTS)
@@ -105,7 +123,7 @@ def test_any_changes_end_in_what_the_pure_functions_say(seed: int) -> None:
     ofports = ofports_without("p1")
     for _ in range(250):
         for _ in range(rng.choice([1, 1, 2, 5, 30])):
-            row: Any = rng.choice([*HOSTS, *VPCS, *PORTS, *MAPPINGS])
+            row: Any = rng.choice([*HOSTS, *VPCS, *GROUPS, *PORTS, *MAPPINGS])
             table = TABLES[type(row)]
             value = None if rng.random() < 0.2 else changed(row, rng)
             parsed[table].pop(row.uuid, None)
@@ -133,7 +151,7 @@ def test_any_changes_end_in_what_the_pure_functions_say(seed: int) -> None:
 
 def everything() -> Linked:
     linked = Linked()
-    every: list[Host | Vpc | Port | Mapping] = [*HOSTS, *VPCS, *PORTS, *MAPPINGS]
+    every: list[Host | Vpc | SecurityGroup | Port | Mapping] = [*HOSTS, *VPCS, *GROUPS, *PORTS, *MAPPINGS]
     for row in every:
         linked.put(TABLES[type(row)], row.uuid, row)
     return linked

@@ -28,15 +28,24 @@ OFPORTS = st.dictionaries(st.sampled_from(["dev", "g-dev", "n-dev", "other"]), s
     ip=ADDRESS,
     ofports=OFPORTS,
     role=st.sampled_from([BR_GUEST, BR_NIC]),
+    peers=st.sampled_from([(), ("a",), ("a", "b")]),
 )
 def test_filled_in_equals_the_rules(
-    *, own: Host, there: Host, vni: int, eth: int, ip: IPAddress, ofports: dict[str, int], role: str
+    *,
+    own: Host,
+    there: Host,
+    vni: int,
+    eth: int,
+    ip: IPAddress,
+    ofports: dict[str, int],
+    role: str,
+    peers: tuple[str, ...],
 ) -> None:
     if there.uuid == own.uuid:
         there = own
     vpc = Vpc("v", "v", vni, (), "", 1400)
     port = Port("p", "p", "v", eth.to_bytes(6).hex(":"), there.uuid, "dev")
-    place = Bridge(role, own).place(port, vpc, there, ip.version, ofports)
-    rules = list(RULES[role].of_address(own, Location(vpc, ip, port, there), ofports))
+    place = Bridge(role, own, ofports).place(port, vpc, there, ip.version, peers)
+    rules = list(RULES[role].of_address(own, Location(vpc, ip, port, there, peers), ofports))
     assert list(place.flows(int(ip))) == rules
     assert list(place.cookies(int(ip))) == [flow.cookie for flow in rules]

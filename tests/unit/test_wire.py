@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from controller import wire
 from flows.desired import desired
@@ -10,8 +11,16 @@ from flows.fields import ETH_TYPE, EthType, Field
 from flows.flow import Flow, ToController, UseMeter, flow
 from flows.pipeline import BR_GUEST, BR_NIC, TABLES
 from flows.view import view
-from tests.build import GUEST_OFPORTS, NIC_OFPORTS, TWO_HOSTS, TWO_HOSTS6
+from tests.build import BLUE, DB, GUEST_OFPORTS, MAPPINGS, NIC_OFPORTS, SPY, TWO_HOSTS, TWO_HOSTS6, WEB, group, having
 
+RULES = ["to_guest tcp 80-90 from any", "to_guest icmp from group g", "from_guest 47 to fd00::/64"]
+GROUP = group("g", BLUE, *RULES)
+GROUPED = replace(
+    TWO_HOSTS,
+    groups={GROUP.uuid: GROUP},
+    ports={WEB.uuid: having(WEB, GROUP), DB.uuid: having(DB, GROUP)},
+    mappings={each.uuid: each for each in MAPPINGS if each.port != SPY.uuid},
+)
 TABLE = TABLES[BR_GUEST]["ARP_ANSWER"]
 METERED = flow(TABLE, 1, {ETH_TYPE: EthType.ARP}, [UseMeter(1), ToController()])
 """What no flow of these worlds does."""
@@ -21,7 +30,7 @@ def every_shape() -> list[Flow]:
     """One flow of each shape that the pipeline knows."""
     flows = [
         each
-        for world in (TWO_HOSTS, TWO_HOSTS6)
+        for world in (TWO_HOSTS, TWO_HOSTS6, GROUPED)
         for host in world.hosts.values()
         for bridge, ofports in ((BR_GUEST, GUEST_OFPORTS), (BR_NIC, NIC_OFPORTS))
         for each in desired(bridge, view(world, host), ofports).values()
