@@ -102,13 +102,11 @@ def of_port(vni: int, groups: Groups, device: int, patch: int) -> Iterator[Flow]
         if not groups:
             yield flow(way.track, PASS, {IN_PORT: here}, [Goto(way.exit.name)])
             continue
-        look = Track(device, way.rules.name) if stateful else Goto(way.rules.name)
-        yield flow(way.track, PASS, {IN_PORT: here}, [SetField(VNI, vni), look])
         yield flow(way.admit, PASS, {IN_PORT: here}, [Goto(way.exit.name)])
         if stateful:
-            new = _states(CtState.NEW, CtState.NEW)
-            yield flow(way.admit, OWN, {IN_PORT: here, **new}, [Commit(device), Goto(way.exit.name)])
-            yield from _beyond_rules(way, here)
+            yield from _tracked(way, here, vni, device)
+        else:
+            yield flow(way.track, PASS, {IN_PORT: here}, [SetField(VNI, vni), Goto(way.rules.name)])
         yield from _of_rules(way, here, rules, stateful=stateful)
 
 
@@ -128,16 +126,21 @@ def _states(value: CtState, care: CtState) -> FieldMatch:
     return {CT_STATE: (int(value | CtState.TRK), int(care | CtState.TRK | CtState.INV))}
 
 
-def _beyond_rules(way: _Way, here: int) -> Iterator[Flow]:
-    """ICMP errors about a connection that is tracked; and what of a packet's fragments has no ports to look at.
+def _tracked(way: _Way, here: int, vni: int, zone: int) -> Iterator[Flow]:
+    """What makes a port's connections known; and what passes besides what its rules say.
 
+    That is ICMP errors about a connection that is tracked; and what of a packet's fragments has no ports to look at.
     The tracker has put these together first, so the packet's first fragment passes here as well, and is judged.
     """
+    new, established = _states(CtState.NEW, CtState.NEW), _states(CtState.EST, CtState.EST)
     yield flow(way.rules, OWN, {IN_PORT: here, **_states(CtState.REL, CtState.REL)}, [Goto(way.admit.name)])
-    later: FieldMatch = {IP_FRAG: (LATER_FRAGMENT, LATER_FRAGMENT)}
     for family in FAMILIES.values():
-        match = {IN_PORT: here, **_states(CtState.EST, CtState.EST), ETH_TYPE: family.eth_type, **later}
-        yield flow(way.rules, OWN, match, [Goto(way.admit.name)])
+        # Open vSwitch takes ct() of IP only, and wants to be told that it is.
+        ip: FieldMatch = {IN_PORT: here, ETH_TYPE: family.eth_type}
+        yield flow(way.track, PASS, ip, [SetField(VNI, vni), Track(zone, way.rules.name)])
+        yield flow(way.admit, OWN, {**ip, **new}, [Commit(zone), Goto(way.exit.name)])
+        later: FieldMatch = {IP_FRAG: (LATER_FRAGMENT, LATER_FRAGMENT)}
+        yield flow(way.rules, OWN, {**ip, **established, **later}, [Goto(way.admit.name)])
 
 
 def _of_rules(way: _Way, here: int, rules: Iterable[Rule], *, stateful: bool) -> Iterator[Flow]:
