@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from flows.guest_groups import port_blocks
 from mapping import document, plan, rows, security_rules, wanted
 from mapping.linked import Linked
 from mapping.model import BadRow, groups_of
@@ -121,3 +122,11 @@ def test_a_rule_whose_group_is_gone_allows_nothing_and_shows_until_it_is_back() 
     assert linked.snapshot(1).bad == ()
     assert set(linked.groups) == {uuid("g"), uuid("o")}
     assert groups_of(replace(WEB, groups=(uuid("gone"),)), linked.groups) == (None,)
+
+
+def test_ports_are_matched_by_leading_bits_each_once() -> None:
+    for first, last in ((1, 65535), (80, 80), (80, 90), (8000, 8100), (1, 1), (65535, 65535), (32768, 65535)):
+        blocks = [block if isinstance(block, tuple) else (block, 0xFFFF) for block in port_blocks(first, last)]
+        matched = [port for port in range(1 << 16) for value, mask in blocks if port & mask == value]
+        assert matched == list(range(first, last + 1))
+        assert len(blocks) <= 30
