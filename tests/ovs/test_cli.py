@@ -104,7 +104,7 @@ def test_row_by_row(lockgate: Lockgate) -> None:
     ]
     row = {"name": "web", "vpc": "blue", "mac": "02:00:00:00:00:01", "host": None, "device": "web"}
     row |= {"moving_to": None, "previous_host": None}
-    assert lockgate("--json", "port", "list").json == [{**row, "allowed": [], "limits": {}, "boot": {}}]
+    assert lockgate("--json", "port", "list").json == [{**row, "allowed": [], "limits": {}, "boot": {}, "groups": []}]
     assert [line.split() for line in lockgate("vpc", "list").out.splitlines()] == [
         ["name", "vni", "subnets", "router_mac"],
         ["blue", "5001", "10.0.0.0/24,", "10.0.1.0/24", "0a:00:5e:00:00:01"],
