@@ -12,9 +12,10 @@ AS_ROOT := $(SUDO) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 $(RUN)
 # Ordinary users of Debian do not have the folders of system programs on their path.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-COMMANDS := python3 openssl ovs-vswitchd ovsdb-server ovs-vsctl ip ethtool ping tcpdump iperf3 pgrep mn nft dhclient networkctl
+COMMANDS := python3 openssl ovs-vswitchd ovsdb-server ovs-vsctl ip ethtool ping tcpdump iperf3 pgrep mn nft dhclient networkctl \
+	traceroute tracepath
 PACKAGES := python3 python3-venv openssl openvswitch-switch iproute2 ethtool iputils-ping tcpdump iperf3 procps mininet nftables \
-	isc-dhcp-client systemd
+	isc-dhcp-client systemd traceroute iputils-tracepath
 HAS_VENV := $(PYTHON) -c 'import ensurepip; import venv' 2>/dev/null
 
 # What virtual machines need besides; and what Vagrant needs to make them.

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from controller import guest_configuration
+from controller import guest_configuration, router
 from controller.punted import Punted
 from controller.switch import Switch
 from flows.flow import Output
@@ -21,7 +21,12 @@ log = logging.getLogger(__name__)
 Answer = Callable[[Punted], Iterable[bytes]]
 """Frames for the guest. Must bear any bits."""
 
-ANSWERS: Final[dict[str, Answer]] = {"DHCP": guest_configuration.answer}
+ANSWERS: Final[dict[str, Answer]] = {
+    "DHCP": guest_configuration.answer,
+    "TTL_EXPIRED": router.time_exceeded,
+    "FIT": router.too_big,
+    "ROUTER": router.port_unreachable,
+}
 """Name of the table of br-guest that sends it -> what answers."""
 
 

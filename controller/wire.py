@@ -21,6 +21,7 @@ from flows.flow import (
     COOKIE_MARK,
     COOKIE_MARK_SHIFT,
     Action,
+    CheckLarger,
     Commit,
     Conjunction,
     Copy,
@@ -50,6 +51,7 @@ _COOKIE_END: Final = ofp.OFP_HEADER_SIZE + 8  # in struct ofp_flow_mod, whose fi
 _COMMIT: Final = 1  # NX_CT_F_COMMIT
 _NOWHERE: Final = 0xFF  # NX_CT_RECIRC_NONE: go on with the next action
 _NUMBER_ONES: Final = 0xFFFFFFFF  # of a port, or a meter
+_NXAST_CHECK_PKT_LARGER: Final = 49
 _BUNDLE_FLAGS: Final = ofp.OFPBF_ATOMIC | ofp.OFPBF_ORDERED
 
 
@@ -78,9 +80,14 @@ def actions(items: Iterable[Action], bridge: str = "") -> list[Any]:
         elif isinstance(action, Copy):
             encoded.append(
                 parser.OFPActionCopyField(
-                    action.target.bits, oxm_ids=[parser.OFPOxmId(action.source.oxm), parser.OFPOxmId(action.target.oxm)]
+                    action.bits or action.target.bits,
+                    action.start,
+                    action.start,
+                    [parser.OFPOxmId(action.source.oxm), parser.OFPOxmId(action.target.oxm)],
                 )
             )
+        elif isinstance(action, CheckLarger):
+            encoded.append(_check_larger(action))
         elif isinstance(action, Output):
             encoded.append(parser.OFPActionOutput(action.port, 0))
         elif isinstance(action, OutputInPort):
@@ -105,6 +112,13 @@ def _extension(action: Track | Commit | Conjunction, bridge: str) -> Any:
 
 def _ct(flags: int, zone: int, table: int) -> Any:
     return parser.NXActionCT(flags=flags, zone_src="", zone_ofs_nbits=zone, recirc_table=table, alg=0, actions=[])
+
+
+def _check_larger(action: CheckLarger) -> Any:
+    """Open vSwitch's own action, which Ryu does not know: size, first bit of the target, the target, padding."""
+    body = bytearray(struct.pack("!HH", action.size, 0))
+    ofp.oxm_serialize_header(ofp.oxm_from_user_header(action.target.oxm), body, len(body))
+    return parser.NXActionUnknown(_NXAST_CHECK_PKT_LARGER, bytes(body) + bytes(6))
 
 
 def _message(message: Any, xid: int) -> bytes:

@@ -33,7 +33,7 @@ class Rules(Protocol):
 
     def of_peer(self, host: Host, peer: Host, /) -> Iterator[Flow]: ...
 
-    def of_vpc(self, vpc: Vpc, /) -> Iterator[Flow]: ...
+    def of_vpc(self, vpc: Vpc, fleet_mtu: int, /) -> Iterator[Flow]: ...
 
     def of_port(self, port: Port, vpc: Vpc, ofports: Ofports, /) -> Iterator[Flow]: ...
 
@@ -62,7 +62,7 @@ def by_source(bridge: str, view: HostView, ofports: Ofports) -> Iterator[tuple[S
     for peer in view.peers:
         yield peer, rules.of_peer(view.host, peer)
     for vpc in view.vpcs.values():
-        yield vpc, rules.of_vpc(vpc)
+        yield vpc, rules.of_vpc(vpc, view.fleet_mtu)
     for port in view.ports:
         yield port, rules.of_port(port, view.vpcs[port.vpc], ofports)
         yield port, rules.of_groups(port, view.vpcs[port.vpc], view.groups[port.uuid], ofports)

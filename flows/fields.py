@@ -90,6 +90,9 @@ IPV6_DST: Final = Field("ipv6_dst", "ipv6_dst", 128, _ipv6)
 IP_FRAG: Final = Field("ip_frag", "ip_frag", 8, hex)
 TUN_FLAGS: Final = Field("tun_flags", "tun_flags", 16, hex)
 HOP_LIMIT: Final = Field("nw_ttl", "nw_ttl", 8, str)
+"""TTL, or hop limit. Cannot be matched under a mask: see `guest_router`."""
+ICMP_TYPE: Final = Field("icmp_type", "icmpv4_type", 8, str)
+ICMP_CODE: Final = Field("icmp_code", "icmpv4_code", 8, str)
 UDP_SRC: Final = Field("udp_src", "udp_src", 16, str)
 UDP_DST: Final = Field("udp_dst", "udp_dst", 16, str)
 ARP_OP: Final = Field("arp_op", "arp_op", 16, str)
@@ -124,6 +127,12 @@ SCRATCH: Final = Field("reg2", "reg2", 32, hex)
 """Holds one address while two are swapped."""
 ROUTER: Final = Field("reg3", "reg3", 32, hex)
 """1 if the neighbour that a guest solicits is its router: an answer must say so."""
+SUBNET: Final = Field("reg4", "reg4", 32, hex)
+"""Which of its VPC's subnets, from 1 on, a guest's packet is for."""
+TTL: Final = Field("reg5", "reg5", 32, hex)
+"""As many of the lowest bits of a packet's TTL as have been looked at."""
+TOO_BIG: Final = Field("reg6", "reg6", 32, hex)
+"""1 if the packet is larger than the VPC's guests may send."""
 
 UNTAGGED: Final = 0
 """VLAN value of a frame without a tag (OFPVID_NONE)."""
@@ -196,9 +205,18 @@ class ArpOp(enum.IntEnum):
     REPLY = 2
 
 
-class Icmpv6(enum.IntEnum):
-    """ICMPv6 messages that never leave a link: MLD (RFC 2710, RFC 3810), neighbour discovery (RFC 4861)."""
+class Icmp(enum.IntEnum):
+    """ICMP messages, RFC 792."""
 
+    ECHO_REPLY = 0
+    ECHO_REQUEST = 8
+
+
+class Icmpv6(enum.IntEnum):
+    """ICMPv6 messages: echo (RFC 4443), and those that never leave a link: MLD (RFC 2710, RFC 3810), ND (RFC 4861)."""
+
+    ECHO_REQUEST = 128
+    ECHO_REPLY = 129
     MLD_QUERY = 130
     MLD_REPORT = 131
     MLD_DONE = 132

@@ -46,14 +46,33 @@ class SetField(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """Copy a field into another, which is filled: of a wider one the low bits."""
+    """Copy a field into another, which is filled: of a wider one the low bits. Or `bits` of it from bit `start` on."""
 
     source: Field
     target: Field
+    start: int = 0
+    bits: int = 0
 
     def __str__(self) -> str:
+        if self.bits:
+            part = f"[{self.start}..{self.start + self.bits - 1}]"
+            return f"move:{self.source.name}{part}->{self.target.name}{part}"
         low_bits = "" if self.source.bits == self.target.bits else f"[0..{self.target.bits - 1}]"
         return f"move:{self.source.name}{low_bits}->{self.target.name}"
+
+
+class CheckLarger(NamedTuple):
+    """Write into the lowest bit of a register whether the frame, with its Ethernet header, has more bytes.
+
+    Open vSwitch goes on both ways with one cached flow (`check_pkt_larger` of ovs-actions(7)), and counts each packet
+    in the flows of either.
+    """
+
+    size: int
+    target: Field
+
+    def __str__(self) -> str:
+        return f"check_pkt_larger({self.size})->{self.target.name}[0]"
 
 
 class Output(NamedTuple):
@@ -126,7 +145,19 @@ class Goto(NamedTuple):
         return f"goto_table:{self.table}"
 
 
-Action = SetField | Copy | Output | OutputInPort | ToController | UseMeter | Track | Commit | Conjunction | Goto
+Action = (
+    SetField
+    | Copy
+    | CheckLarger
+    | Output
+    | OutputInPort
+    | ToController
+    | UseMeter
+    | Track
+    | Commit
+    | Conjunction
+    | Goto
+)
 FieldMatch = dict[Field, int | tuple[int, int]]
 """What a flow matches: field -> value, or (value, mask). What a field requires (ovs-fields(7)) comes before it."""
 

@@ -1,6 +1,6 @@
 """Rules of br-guest, the virtual image of the NIC: only what is the port's own gets past; ARP is answered here.
 
-Those for IPv6 alone are in `guest_ipv6`, those for DHCP in `guest_dhcp`.
+Those for IPv6 alone are in `guest_ipv6`, those for DHCP in `guest_dhcp`, the VPC's router and MTU in `guest_router`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping as MappingABC
 from typing import Final
 
-from flows import drops, guest_allowed, guest_dhcp, guest_groups, guest_ipv6, guest_limits, guest_link
+from flows import drops, guest_allowed, guest_dhcp, guest_groups, guest_ipv6, guest_limits, guest_link, guest_router
 from flows.fields import (
     ARP_OP,
     ARP_SHA,
@@ -62,6 +62,7 @@ def of_host(_: Host) -> Iterator[Flow]:
     yield from guest_ipv6.of_host()
     yield from guest_dhcp.of_host()
     yield from guest_link.of_host()
+    yield from guest_router.of_host()
 
 
 def of_peer(_host: Host, _peer: Host) -> Iterator[Flow]:
@@ -69,13 +70,14 @@ def of_peer(_host: Host, _peer: Host) -> Iterator[Flow]:
     yield from ()
 
 
-def of_vpc(vpc: Vpc) -> Iterator[Flow]:
-    """ARP and neighbour discovery for the router of each subnet of a VPC that has a port here."""
+def of_vpc(vpc: Vpc, fleet_mtu: int) -> Iterator[Flow]:
+    """The router of a VPC that has a port here, and who its MAC is on each subnet."""
     for router in vpc.routers():
         yield _reply(vpc, router, vpc.router_mac, router=True)
     if any(subnet.version == 6 for subnet in vpc.subnets):
         yield _reply(vpc, guest_ipv6.ROUTER_LINK_LOCAL, vpc.router_mac, router=True)
     yield from guest_dhcp.of_vpc(vpc)
+    yield from guest_router.of_vpc(vpc, fleet_mtu)
 
 
 def of_port(port: Port, vpc: Vpc, ofports: Ofports) -> Iterator[Flow]:
@@ -143,6 +145,7 @@ def _classify(port: Port, vpc: Vpc, device: int, patch: int) -> Iterator[Flow]:
     yield from guest_ipv6.of_port(own, device)
     yield from guest_dhcp.of_port(device)
     yield from guest_allowed.of_port(port, device)
+    yield from guest_router.of_port(device)
 
 
 def _own_address(location: Location, device: int) -> Iterator[Flow]:

@@ -41,7 +41,7 @@ from flows.fields import (
     IpProto,
 )
 from flows.flow import Action, Commit, Conjunction, FieldMatch, Flow, Goto, SetField, Track, flow
-from flows.pipeline import BR_GUEST, TABLES, Table
+from flows.pipeline import BR_GUEST, PAST_GROUPS, TABLES, Table
 from flows.priority import OWN, PASS
 from flows.view import Location
 from mapping.model import Rule, SecurityGroup
@@ -72,7 +72,7 @@ class _Way:
 
 
 _WAYS: Final = (
-    _Way(False, _T["FROM_TRACK"], _T["FROM_RULES"], _T["FROM_ADMIT"], _T["TO_NIC"]),
+    _Way(False, _T["FROM_TRACK"], _T["FROM_RULES"], _T["FROM_ADMIT"], _T[PAST_GROUPS]),
     _Way(True, _T["TO_TRACK"], _T["TO_RULES"], _T["TO_ADMIT"], _T["TO_GUEST"]),
 )
 

@@ -66,6 +66,8 @@ class BridgeFlows:
         """VPC -> address -> the place that its flows were made of."""
         self._peers: Counter[RowId] = Counter()
         """Other host -> addresses that are there. Those without are no peers, nor those that cannot be reached."""
+        self._fleet_mtu = 0
+        """What the VPCs' flows were made for."""
         self._metered: dict[RowId, Meters] = {}
         """Port of this host -> its meters."""
         self._devices: dict[int, RowId] = {}
@@ -191,11 +193,7 @@ class BridgeFlows:
         self._forget(ports)
         own, left, joined = self._move_ports(ports)
         step.rows |= own
-        if touched.groups:
-            known = self._linked.ports
-            step.rows |= {uuid for uuid in self._ports if uuid in known and touched.groups & {*known[uuid].groups}}
-        step.rows |= touched.hosts & self._peers.keys()
-        step.rows |= touched.vpcs & self._cookies.keys()
+        step.rows |= self._remade(touched)
         renumbered = {
             vpc for vpc in touched.vpcs & self._members.keys() if self._vnis.get(vpc) != self._linked.vpcs[vpc].vni
         }
@@ -218,6 +216,17 @@ class BridgeFlows:
             self._sort(vpc, touched.addresses[vpc], since, step)
         for port in own & self._ports.keys():
             self._sort(self._ports[port], dict.fromkeys(self._linked.addresses_of(port), port), since, step)
+
+    def _remade(self, touched: Touched) -> set[RowId]:
+        """The rows whose own flows are to be made again because they, or what they depend on, have changed."""
+        rows = (touched.hosts & self._peers.keys()) | (touched.vpcs & self._cookies.keys())
+        if touched.groups:
+            known = self._linked.ports
+            rows |= {uuid for uuid in self._ports if uuid in known and touched.groups & {*known[uuid].groups}}
+        if self._linked.fleet_mtu != self._fleet_mtu:
+            self._fleet_mtu = self._linked.fleet_mtu
+            rows |= self._members.keys()
+        return rows
 
     def _sort(self, vpc: RowId, addresses: Addresses, since: int, step: _Step) -> None:
         """What leads to this host's own ports, or led there, is done now; the rest has its turn."""
@@ -377,7 +386,7 @@ class BridgeFlows:
             peer = linked.hosts[uuid]
             return rules.of_peer(host, peer) if host.reaches(peer) else ()
         if uuid in self._members and uuid in linked.vpcs:
-            return rules.of_vpc(linked.vpcs[uuid])
+            return rules.of_vpc(linked.vpcs[uuid], self._fleet_mtu)
         return (*misses(self._role), *rules.of_host(host)) if uuid == self.host else ()
 
     def _note_port(self, uuid: RowId) -> None:

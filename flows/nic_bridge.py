@@ -59,7 +59,7 @@ def of_peer(host: Host, peer: Host) -> Iterator[Flow]:
     yield from nic_substrate.of_peer(host, peer)
 
 
-def of_vpc(_: Vpc) -> Iterator[Flow]:
+def of_vpc(_vpc: Vpc, _fleet_mtu: int) -> Iterator[Flow]:
     """Nothing: a VPC is its addresses."""
     yield from ()
 

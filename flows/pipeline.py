@@ -1,7 +1,7 @@
 r"""Where does the packet go: every table of both bridges, in order, and every reason to drop.
 
-    guest port -> br-guest: CLASSIFY -> IP_GUARD ----> SELF_GUARD -> (1) -> TO_NIC -> br-nic: CLASSIFY -> PUSH -> tunnel
-                                    \-> IPV6_GUARD -> FROM_LINK -/
+    guest port -> br-guest: CLASSIFY -> IP_GUARD ----> SELF_GUARD -> (1) -> ROUTE -> ... -> SIZE -> FIT -> TO_NIC
+                                    \-> IPV6_GUARD -> FROM_LINK -/               -> br-nic: CLASSIFY -> PUSH -> tunnel
                                                               \-> ND_GUARD -> ND_REPLY -> ND_ANSWER -> back to the guest
                                     \-> ARP_GUARD -> ARP_REPLY -> ARP_ANSWER -> back to the guest
           IP_GUARD, IPV6_GUARD, FROM_LINK \-> DHCP_GUARD -> DHCP -> controller
@@ -10,8 +10,8 @@ r"""Where does the packet go: every table of both bridges, in order, and every r
 (1) FROM_TRACK -> FROM_RULES -> FROM_ADMIT and (2) TO_ADMIT <- TO_RULES <- TO_TRACK are for ports with security groups.
 
 A packet that no rule lets on meets its table's miss: its reason is written into a register, and the DROP table, with
-a flow for each reason, counts it. Nothing floods. What a guest asks to be told its configuration is sent to the
-controller, through a meter, and nothing else is.
+a flow for each reason, counts it. Nothing floods, and nothing is sent to the controller but what a port's meter lets
+through.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from flows.fields import (
     ETH_SRC,
     ETH_TYPE,
     HOP_LIMIT,
+    ICMP_CODE,
+    ICMP_TYPE,
     ICMPV6_CODE,
     ICMPV6_TYPE,
     IN_PORT,
@@ -47,8 +49,11 @@ from flows.fields import (
     ROUTER,
     SCTP_DST,
     SCTP_SRC,
+    SUBNET,
     TCP_DST,
     TCP_SRC,
+    TOO_BIG,
+    TTL,
     TUN_FLAGS,
     TUN_ID,
     TUN_IPV6_SRC,
@@ -103,6 +108,9 @@ class Reason(enum.Enum):
     TUNNEL_CONTROL = 29, "a tunnel packet for the tunnel's own operation (Geneve OAM), which no host of ours sends"
     GROUP_FROM_GUEST = 40, "a guest sent what no rule of its security groups allows"
     GROUP_TO_GUEST = 41, "somebody sent a guest what no rule of its security groups allows"
+
+    TTL_EXPIRED = 31, "a guest's packet had no hop left to its VPC's router: it is told, as far as its meter allows"
+    TO_ROUTER = 30, "a guest sent something other than a ping to its router"
 
     @property
     def number(self) -> int:
@@ -166,6 +174,8 @@ TRACKED: Final = (IN_PORT, VNI, CT_STATE, CONJUNCTION, ETH_TYPE, IP_PROTO, IP_FR
 """What rules of groups match on each way, besides the peer and the ports."""
 ND: Final = (ETH_TYPE, IP_PROTO, ICMPV6_TYPE, ICMPV6_CODE)
 """What a match on a field of neighbour discovery requires."""
+PAST_GROUPS: Final = "ROUTE"
+"""The table to which a packet goes that is its port's own, and let out by its groups."""
 BR_GUEST: Final = "br-guest"
 BR_NIC: Final = "br-nic"
 BR_CTL: Final = "br-ctl"
@@ -213,13 +223,40 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
      {IN_PORT, ETH_TYPE, IP_DST, IPV6_SRC, IPV6_DST}, {"FROM_TRACK"}, False,
      R.SPOOFED_IP, {R.TO_ITSELF, R.LINK_LOCAL}),
     ("FROM_TRACK", "A port without security groups: on. With stateful ones: find the packet's connection.",
-     {IN_PORT, ETH_TYPE}, {"FROM_RULES", "TO_NIC"}, False,
+     {IN_PORT, ETH_TYPE}, {"FROM_RULES", PAST_GROUPS}, False,
      R.UNKNOWN_PORT, set()),
     ("FROM_RULES", "What the port's groups let out: connections that its guest opens, replies to those it may accept.",
      {*TRACKED, IP_DST, IPV6_DST, TCP_SRC, TCP_DST, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST}, {"FROM_ADMIT"}, False,
      R.GROUP_FROM_GUEST, set()),
     ("FROM_ADMIT", "Remember a connection that is new.",
-     {IN_PORT, ETH_TYPE, CT_STATE}, {"TO_NIC"}, False,
+     {IN_PORT, ETH_TYPE, CT_STATE}, {PAST_GROUPS}, False,
+     R.UNKNOWN_PORT, set()),
+    ("ROUTE", "Whom is it for: the VPC's router, an address of one of its subnets, or neither.",
+     {VNI, ETH_TYPE, IP_DST, IPV6_DST}, {"ROUTER", "ON_LINK", "SIZE"}, False,
+     R.UNKNOWN_PORT, set()),
+    ("ROUTER", "The router answers pings, and says that it has no UDP port; the latter by the controller.",
+     {IN_PORT, VNI, ETH_TYPE, IP_DST, IPV6_DST, IP_PROTO, ICMP_TYPE, ICMP_CODE, ICMPV6_TYPE, ICMPV6_CODE}, set(), True,
+     R.TO_ROUTER, set()),
+    ("ON_LINK", "Is it from the same subnet? Then it is on its way; else it is routed, from the router's MAC.",
+     {VNI, SUBNET, ETH_TYPE, IP_SRC, IPV6_SRC}, {"TTL_LOW", "SIZE"}, False,
+     R.UNKNOWN_PORT, set()),
+    ("TTL_LOW", "Decrement the TTL, if its lowest three bits say how.",
+     {ETH_TYPE, TTL}, {"TTL_MIDDLE", "SIZE"}, False,
+     R.UNKNOWN_ETHERTYPE, set()),
+    ("TTL_MIDDLE", "The same by the lowest six bits.",
+     {ETH_TYPE, TTL}, {"TTL_HIGH", "SIZE"}, False,
+     R.UNKNOWN_ETHERTYPE, set()),
+    ("TTL_HIGH", "The same by all bits.",
+     {ETH_TYPE, TTL}, {"TTL_EXPIRED", "SIZE"}, False,
+     R.UNKNOWN_ETHERTYPE, set()),
+    ("TTL_EXPIRED", "No hop is left: the controller says so to the guest.",
+     {IN_PORT}, set(), True,
+     R.UNKNOWN_PORT, {R.TTL_EXPIRED}),
+    ("SIZE", "Is it larger than the MTU of the VPC's guests?",
+     {VNI}, {"FIT"}, False,
+     R.UNKNOWN_PORT, set()),
+    ("FIT", "What fits goes on. What does not is for the controller, which tells the guest the MTU.",
+     {IN_PORT, TOO_BIG}, {"TO_NIC"}, True,
      R.UNKNOWN_PORT, set()),
     ("TO_NIC", "Out by the port's own patch, which tells br-nic whose it is.",
      {IN_PORT}, set(), True,

@@ -10,7 +10,19 @@ from functools import partial
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from mapping.model import Host, IPAddress, Port, RowId, SecurityGroup, Snapshot, Vpc, groups_of, peer_groups, peer_names
+from mapping.model import (
+    Host,
+    IPAddress,
+    Port,
+    RowId,
+    SecurityGroup,
+    Snapshot,
+    Vpc,
+    fleet_mtu,
+    groups_of,
+    peer_groups,
+    peer_names,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,8 @@ class HostView:
     far: tuple[FarPort, ...]
     peers: tuple[Host, ...]
     """The hosts to which, and from which, tunnel packets may go, by name."""
+    fleet_mtu: int
+    """See `mapping.model.fleet_mtu`."""
 
 
 def view(snapshot: Snapshot, host: Host) -> HostView:
@@ -99,4 +113,5 @@ def view(snapshot: Snapshot, host: Host) -> HostView:
     )
     others = {location.host for location in remote} | {there for each in far for there in each.others}
     peers = sorted((peer for peer in others if host.reaches(peer)), key=lambda peer: peer.name)
-    return HostView(host, ports, groups, vpcs, tuple(local), tuple(remote), far, tuple(peers))
+    mtu = fleet_mtu(each.carries for each in snapshot.hosts.values())
+    return HostView(host, ports, groups, vpcs, tuple(local), tuple(remote), far, tuple(peers), mtu)

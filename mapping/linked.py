@@ -7,13 +7,26 @@ refers to it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mapping import rows
-from mapping.model import BadRow, Host, Mapping, Port, RowId, SecurityGroup, Snapshot, Vpc, peer_groups, peer_names
+from mapping.model import (
+    BadRow,
+    Host,
+    Mapping,
+    Port,
+    RowId,
+    SecurityGroup,
+    Snapshot,
+    Vpc,
+    fleet_mtu,
+    peer_groups,
+    peer_names,
+)
 
 _NONE: Final[frozenset[RowId]] = frozenset()
 _TABLES: Final = ("Host", "Vpc", "SecurityGroup", "Port", "Mapping")
@@ -96,9 +109,16 @@ class Linked:
         """Port -> mappings that refer to it."""
         self._claimants = _Index()
         """Datapath id -> hosts that claim it."""
+        self._carried: Counter[tuple[int, int]] = Counter()
+        """What the hosts carry -> how many do: few values, and of all hosts there are."""
         self._dirty = Touched()
         self._dirty_mappings: set[RowId] = set()
         self._left: list[Mapping] = []
+
+    @property
+    def fleet_mtu(self) -> int:
+        """The MTU of guests whose VPC does not say."""
+        return fleet_mtu(self._carried)
 
     def parsed(self, table: str) -> dict[RowId, Any]:
         """Every row of a table by itself, as `parse_row` made it."""
@@ -121,8 +141,10 @@ class Linked:
         mappings, self._dirty_mappings = self._dirty_mappings, set()
         parsed_groups = self._parsed["SecurityGroup"]
         for uuid in touched.hosts:
+            before = self.hosts.get(uuid)
             self._keep("Host", self.hosts, uuid, lambda host: rows.check_host(host, self._claims(host)))
             touched.ports.update(self._ports_of.get(uuid))
+            self._count_carried(before, self.hosts.get(uuid))
         for uuid in touched.vpcs:
             self._keep("Vpc", self.vpcs, uuid, lambda _: True)
             touched.ports.update(self._ports_of.get(uuid))
@@ -214,6 +236,14 @@ class Linked:
                 self.bad[uuid] = verdict
         for one in holding:
             addresses.setdefault(one.vpc, {})[one.ip] = one.port
+
+    def _count_carried(self, before: Host | None, after: Host | None) -> None:
+        if after:
+            self._carried[after.carries] += 1
+        if before:
+            self._carried[before.carries] -= 1
+            if not self._carried[before.carries]:
+                del self._carried[before.carries]
 
     def _claims(self, host: Host) -> dict[int, int]:
         twice = host.guest_datapath == host.nic_datapath

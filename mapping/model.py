@@ -64,9 +64,9 @@ class Host:
     """Largest IP packet that the substrate carries to and from here, in bytes."""
 
     @property
-    def largest_inner(self) -> int:
-        """Largest inner IP packet that can be sent here whole, in bytes."""
-        return self.substrate_mtu - self.encap.overhead(self.vtep_ip.version)
+    def carries(self) -> tuple[int, int]:
+        """What decides the MTU of guests: its substrate's, and what its encapsulation adds, in bytes."""
+        return self.substrate_mtu, self.encap.overhead(self.vtep_ip.version)
 
     def reaches(self, other: Host) -> bool:
         """Whether a tunnel can lead there: both VTEPs must be of one version of IP."""
@@ -83,7 +83,7 @@ class Vpc:
     subnets: tuple[IPNetwork, ...]
     router_mac: str
     mtu: int | None
-    """Of its guests, in bytes of IP packet; None: see `guest_mtu`."""
+    """Of its guests, in bytes of IP packet; None: see `fleet_mtu`."""
     dns: tuple[IPAddress, ...] = ()
     """The servers that guests are to ask for names, IPv4 first."""
     routes: tuple[tuple[IPNetwork, IPAddress], ...] = ()
@@ -246,14 +246,21 @@ def peer_names(port: Port, groups: MappingABC[RowId, SecurityGroup], named: froz
 
 
 def guest_mtu(vpc: Vpc, hosts: Iterable[Host]) -> int:
-    """The MTU of a VPC's guests, in bytes of IP packet.
+    """The MTU of a VPC's guests, in bytes of IP packet: what the VPC says or, of all hosts there are, `fleet_mtu`."""
+    return fleet_mtu(host.carries for host in hosts) if vpc.mtu is None else vpc.mtu
 
-    Unless the VPC says, it is the largest that every one of `hosts`, which are all there are, can be sent whole: a
-    guest's MTU must not depend on where its neighbours are.
+
+def fleet_mtu(carried: Iterable[tuple[int, int]]) -> int:
+    """The largest inner IP packet, in bytes, that every host can send to every other: `carried` is what each carries.
+
+    A guest's MTU must not depend on where it and its neighbours are, so the smallest substrate has to bear the largest
+    header: what a host sends is wrapped as its receiver wants, but passes its own substrate as well.
     """
-    if vpc.mtu is not None:
-        return vpc.mtu
-    return min((host.largest_inner for host in hosts), default=SUBSTRATE_MTU - Encap.VXLAN.overhead(6))
+    substrates, headers = set[int](), set[int]()
+    for substrate, header in carried:
+        substrates.add(substrate)
+        headers.add(header)
+    return min(substrates, default=SUBSTRATE_MTU) - max(headers, default=Encap.VXLAN.overhead(6))
 
 
 def default_datapaths(vtep_ip: IPAddress) -> tuple[int, int]:

@@ -3,8 +3,8 @@
 To write them anew:  LOCKGATE_WRITE_DOCS=1 .venv/bin/python -m pytest tests/ovs/test_docs.py
 
 What is shown stands between `<!-- shown: KIND ARGUMENTS -->` and `<!-- end -->`. Of what the switches print, that is
-left out which says nothing (cookies; in dumps the table, which the arguments name), flows are sorted, long lines are
-folded, and of the 48 rules for the wrong bits of a MAC the first and the last are shown.
+left out which says nothing (cookies, ids of frozen packets; in dumps the table, which the arguments name), flows are
+sorted, long lines are folded, and of the 48 rules for the wrong bits of a MAC the first and the last are shown.
 """
 
 from __future__ import annotations

@@ -45,12 +45,18 @@ def changed(row: Any, rng: random.Random) -> Any:  # noqa: ANN401 - any row
                 replace(row, encap=rng.choice(list(Encap))),
                 replace(row, vtep_ip=IPv4Address(rng.randrange(1 << 24, 1 << 25))),
                 replace(row, vtep_ip=IPv6Address(rng.randrange(1 << 126, 1 << 127))),
+                replace(row, substrate_mtu=rng.choice([1400, 9000])),
                 replace(row, nic_datapath=rng.choice(HOSTS).nic_datapath),
             ]
         )
     if isinstance(row, Vpc):
         return rng.choice(
-            [row, replace(row, vni=row.vni + rng.randrange(3) * 100), replace(row, router_mac=PORTS[3].mac)]
+            [
+                row,
+                replace(row, vni=row.vni + rng.randrange(3) * 100),
+                replace(row, router_mac=PORTS[3].mac),
+                replace(row, mtu=1300),
+            ]
         )
     if isinstance(row, Port):
         if rng.random() < 0.3:
@@ -208,6 +214,25 @@ def test_a_change_of_one_mapping_touches_two_addresses() -> None:
     old = MAPPINGS[0]
     linked.put("Mapping", old.uuid, old._replace(ip="10.0.0.99"))
     assert linked.settle() == Touched(addresses={old.vpc: {old.ip: None, "10.0.0.99": old.port}})
+
+
+def test_a_host_that_carries_less_changes_one_flow_of_each_vpc_here_that_names_no_mtu() -> None:
+    linked = everything()
+    linked.put("Vpc", RED.uuid, replace(RED, mtu=1300))
+    for each in PORTS:
+        linked.put("Port", each.uuid, replace(each, host=HOST_A.uuid))
+    flows = BridgeFlows(BR_GUEST, HOST_A.uuid, linked)
+    switch: dict[int, Flow] = {}
+    make(switch, flows.update(linked.settle(), ofports_without("none"), 1))
+    linked.put("Host", "new", replace(HOST_C, uuid="new", guest_datapath=98, nic_datapath=99, substrate_mtu=1400))
+    change = flows.update(linked.settle(), ofports_without("none"), 2)
+    make(switch, change)
+    assert {flow.table.name for flow in change.add} == {"SIZE"}
+    assert len(change.add) == len(change.delete) == 2
+    assert all("check_pkt_larger(1364)" in str(flow) for flow in change.add)
+    linked.put("Host", "new", replace(linked.hosts["new"], vtep_ip=IPv4Address("192.0.2.99")))
+    assert flows.update(linked.settle(), ofports_without("none"), 3) == Change(())
+    assert switch == desired(BR_GUEST, view(linked.snapshot(3), HOST_A), ofports_without("none"))
 
 
 TEN, ELEVEN = vpc("ten", 100, "10.10.0.0/16"), vpc("eleven", 200, "10.11.0.0/16")
