@@ -145,11 +145,12 @@ def in_family_order(addresses: Iterable[IPAddress]) -> tuple[IPAddress, ...]:
 
 def check_mtu(mtu: int | None, subnets: tuple[IPNetwork, ...]) -> None:
     """Raise ValueError unless guests with addresses of these subnets may have this MTU: IPv6 needs 1280, RFC 8200."""
-    if mtu is not None and mtu < _IPV6_MTU and any(subnet.version == 6 for subnet in subnets):
-        raise ValueError(f"MTU {mtu} is too small for IPv6: choose at least {_IPV6_MTU}, or have no IPv6 subnet")
+    if mtu is not None and mtu < IPV6_MTU and any(subnet.version == 6 for subnet in subnets):
+        raise ValueError(f"MTU {mtu} is too small for IPv6: choose at least {IPV6_MTU}, or have no IPv6 subnet")
 
 
-_IPV6_MTU: Final = 1280
+IPV6_MTU: Final = 1280
+"""The least that a link must carry of IPv6, in bytes: RFC 8200, 5."""
 
 
 def parse_route(text: str) -> tuple[IPNetwork, IPAddress]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from mapping import rows, schema, values
+from mapping import mtus, rows, schema, values
 from mapping.model import ROUTER_MAC, Encap, IPNetwork, RowId, default_datapaths
 from mapping.rows import Tables
 from mapping.security_rules import parse_rule
@@ -261,6 +261,7 @@ def check(wanted: Content, result: Content, changed_vpcs: Collection[str] = ()) 
     yield from _check_unique(wanted, result)
     yield from _check_addresses(wanted, result, changed_vpcs)
     yield from _check_groups(wanted, result)
+    yield from (Fault(*misfit) for misfit in mtus.check(wanted, result))
 
 
 def _check_references(wanted: Content, result: Content) -> Iterator[Fault]:

@@ -274,3 +274,40 @@ def test_hosts_that_cannot_reach_each_other_are_noted_and_the_change_is_made() -
     )
     assert made.operations
     assert applied(FILE, mixed).notes == ()
+
+
+FITS = FILE.replace("10.0.0.0/24]", '10.0.0.0/24, "fd00::/64"]')
+
+
+@pytest.mark.parametrize(
+    ("wants", "there", "found"),
+    [
+        ("vpcs: {blue: {vni: 5001, subnets: [10.0.0.0/24], mtu: 1450}}", FILE, None),
+        (
+            "vpcs: {blue: {vni: 5001, subnets: [10.0.0.0/24], mtu: 1451}}",
+            FILE,
+            "Vpc blue mtu: MTU 1451 is more than the hosts carry with their tunnel headers: choose at most 1450",
+        ),
+        ("hosts: {host-b: {vtep: 192.0.2.2, substrate_mtu: 1330}}", FITS, None),
+        (
+            "hosts: {host-b: {vtep: 192.0.2.2, substrate_mtu: 1329}}",
+            FITS,
+            "Host host-b substrate_mtu: VPC blue needs an MTU of 1280, and with this host 1279 is carried",
+        ),
+        (
+            "vpcs: {red: {vni: 2, subnets: ['fd00::/64']}}",
+            FILE.replace("host-b: {vtep: 192.0.2.2}", "host-b: {vtep: 192.0.2.2, substrate_mtu: 1300}"),
+            "Vpc red subnets: guests would have an MTU of 1250, all that the hosts carry, and IPv6 needs 1280",
+        ),
+        # It did not fit before: whoever mends something else is not kept from it.
+        (
+            "hosts: {host-c: {vtep: 192.0.2.3}}",
+            FITS.replace("host-b: {vtep: 192.0.2.2}", "host-b: {vtep: 192.0.2.2, substrate_mtu: 1300}"),
+            None,
+        ),
+    ],
+)
+def test_a_vpc_has_no_larger_mtu_than_every_host_carries(wants: str, there: str, found: str | None) -> None:
+    faults = [f"{fault.table} {fault.key[0]} {fault.column}: {fault.text}" for fault in applied(wants, there).faults]
+    assert len(faults) == (found is not None)
+    assert all(fault.startswith(str(found)) for fault in faults), faults
