@@ -21,6 +21,7 @@ from tests.attack.setting import (
     LOG,
     NEAR,
     NEIGHBOUR,
+    OTHER_SUBNET,
     RED_LOG,
     ROUTER,
     ROUTER_MAC,
@@ -73,7 +74,7 @@ SOURCES: Final = [
 ]
 
 DESTINATIONS: Final = [
-    guest("no mapping", _NO_MAPPING, _ping(dst=UNMAPPED), _ping(dst=ROUTER), _ping(dst="203.0.113.9")),
+    guest("no mapping", _NO_MAPPING, _ping(dst=UNMAPPED), _ping(dst=OTHER_SUBNET), _ping(dst="203.0.113.9")),
     guest("another VPC's only address", _NO_MAPPING, _ping(dst=RED_LOG.ip)),
     guest(
         "another VPC's MAC with a shared address",

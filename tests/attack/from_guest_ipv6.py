@@ -45,6 +45,7 @@ from tests.attack.setting import (
     ECHO_REPLY6,
     HOSTS,
     NEAR,
+    OTHER_SUBNET_IPV6,
     RED_DB,
     RED_LOG,
     ROUTER_IPV6,
@@ -125,7 +126,9 @@ SOURCES: Final = [
 
 DESTINATIONS: Final = [
     guest("IPv6", delivered("db"), eth() / ip6(nh=59), _ping(), eth() / ip6(tc=8, fl=0x12345, hlim=1) / ECHO_REPLY6),
-    guest("IPv6: no mapping", _NO_MAPPING, *(_ping(dst=dst) for dst in (UNMAPPED_IPV6, ROUTER_IPV6, "2001:db8::1"))),
+    guest(
+        "IPv6: no mapping", _NO_MAPPING, *(_ping(dst=dst) for dst in (UNMAPPED_IPV6, OTHER_SUBNET_IPV6, "2001:db8::1"))
+    ),
     guest("IPv6: another VPC's only address", _NO_MAPPING, _ping(dst=RED_LOG.ipv6)),
     guest("IPv6: another VPC's MAC with a shared address", delivered("db"), eth(RED_DB.mac) / ip6() / ECHO_REPLY6),
     guest(

@@ -31,7 +31,7 @@ from mapping.model import Encap
 
 MAPPING: Final = """\
 vpcs:
-  blue: {vni: 5001, subnets: [10.0.0.0/24, "fd00::/64"]}
+  blue: {vni: 5001, subnets: [10.0.0.0/24, 10.9.0.0/24, "fd00::/64", "fd00:9::/64"]}
   red: {vni: 5002, subnets: [10.0.0.0/24, "fd00::/64"]}
 hosts:
   host-a: {vtep: 192.0.2.1, encap: vxlan}
@@ -97,6 +97,8 @@ A, B, C = HOSTS.values()
 
 CONTROL: Final = "198.51.100.1"
 CONTROL_OF: Final = {"host-a": "198.51.100.10", "host-b": "198.51.100.11", "host-c": "198.51.100.12"}
+OTHER_SUBNET, OTHER_SUBNET_IPV6 = "10.9.0.9", "fd00:9::9"
+"""In a subnet of VPC blue where nobody is."""
 ROUTER, ROUTER_IPV6, ROUTER_MAC = "10.0.0.1", "fd00::1", "0a:00:5e:00:00:01"
 ROUTER_LINK_LOCAL: Final = "fe80::1"
 UNMAPPED, UNMAPPED_IPV6 = "10.0.0.99", "fd00::99"
