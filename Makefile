@@ -25,7 +25,7 @@ VAGRANT_COMMANDS := libvirtd virsh rsync dnsmasq
 VAGRANT_PACKAGES := vagrant-libvirt libvirt-daemon-system libvirt-clients dnsmasq-base rsync
 BOX := $(VENV)/box
 SHARE := $(VENV)/lab
-SOURCES := $(wildcard controller/* explain/* flows/* mapping/* topo/* topo/deploy/*) pyproject.toml requirements.txt
+SOURCES := $(wildcard controller/* explain/* flows/* mapping/* provision/* topo/* topo/deploy/*) pyproject.toml requirements.txt
 
 # The peer that Lockgate is measured beside.
 OVN := $(VENV)/ovn
@@ -33,7 +33,7 @@ OVN_DOWNLOAD := apt-get download -qq -o APT::Sandbox::User=root ovn-common ovn-c
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo mininet test test-unit test-ovs test-net attack flood lint bench bench-quick bench-setup clean \
-	vagrant-box vagrant-smoke vagrant-test lab-system vagrant-system fault
+	vagrant-box vagrant-smoke vagrant-test lab-system vagrant-system fault provision-test provision-setup
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ demo: setup ## Two hosts and their guests in namespaces, end to end
 mininet: setup ## Every Mininet topology, by mn itself: pingall, and whether it gives what it should
 	$(AS_ROOT) topo.mininet_check
 
-test: test-unit test-ovs test-net attack vagrant-smoke ## All tests
+test: test-unit test-ovs test-net attack provision-test vagrant-smoke ## All tests
 
 test-unit: setup ## Tests that need nothing
 	$(RUN) pytest tests/unit
@@ -74,6 +74,9 @@ vagrant-smoke: $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## Two virtual machines
 
 vagrant-test: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## `vagrant up` of three machines, and the demo in one of them; some 20 minutes without KVM
 	$(AS_ROOT) topo.vagrant_check
+
+provision-test: provision-setup ## A real machine's firmware and kernel, turned on by Redfish, over and over broken off, as root
+	$(AS_ROOT) pytest -p no:cacheprovider tests/provision
 
 lint: setup ## ruff and mypy
 	$(RUN) ruff check
@@ -120,6 +123,18 @@ $(SHARE)/lockgate.deb: $(SOURCES) $(wildcard vagrant/*) | setup lab-system
 	@mkdir -p $(SHARE)
 	@cp vagrant/*.sh vagrant/*.service $(SHARE)
 	PIP="$(RUN) pip" topo/deploy/package.sh $(SHARE)
+
+# libvirt's Python is Debian's, and only for Debian's Python: the emulator of a BMC has an environment of its own.
+EMULATOR := $(VENV)/emulator
+DEBIANS := /usr/bin/python3
+EMULATED := libvirtd qemu-system-x86_64 genisoimage curl
+EMULATED_PACKAGES := libvirt-daemon-system libvirt-clients qemu-system-x86 python3-libvirt genisoimage curl
+
+provision-setup: setup
+	$(call install_missing,$(EMULATED),$(EMULATED_PACKAGES),$(DEBIANS) -c 'import libvirt' 2>/dev/null || missing="$$missing python3-libvirt";)
+	@test -x $(EMULATOR)/bin/sushy-emulator || { echo "Installing $(EMULATOR)" && \
+		$(DEBIANS) -m venv --system-site-packages $(EMULATOR) && $(EMULATOR)/bin/python -m pip install --quiet \
+			--disable-pip-version-check -c requirements.txt sushy-tools bcrypt; }
 
 bench-setup: setup $(OVN)/.unpacked $(VENV)/.installed-bench
 

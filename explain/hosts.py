@@ -75,6 +75,14 @@ class Switch:
         """Carry out "add-meter", "mod-meter" or "del-meter"."""
         self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, command, bridge, meter)
 
+    def vsctl(self, *words: str) -> str:
+        """What ovs-vsctl prints for these words."""
+        return self._run("ovs-vsctl", _TOOLS_SECONDS, *words)
+
+    def aggregate(self, bridge: str, which: str) -> str:
+        """How many flows a bridge has that match `which`."""
+        return self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "dump-aggregate", bridge, *([which] if which else []))
+
     def change(self, bridge: str, changes: Sequence[str]) -> None:
         """Change flows, all of them or none: lines of "add FLOW" and "delete_strict FLOW"."""
         argv = ("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "--bundle", "add-flows", bridge, "-")

@@ -17,6 +17,7 @@ from mapping.errors import MappingError
 from mapping.history import Cause, author
 from mapping.schema import DEFAULT_REMOTE
 from mapping.session import check_remote
+from provision import cli as cli_provision
 from topo.bridges_cli import app as bridges_app
 from topo.lab_cli import app as lab_app
 
@@ -66,6 +67,11 @@ app.command("export", epilog="Example: lockgate export > all.yaml")(cli_look.exp
 app.command("import", epilog="Example: lockgate import -f all.yaml --dry-run")(cli_change.import_)
 app.command("watch", epilog="Example: lockgate watch ports")(cli_look.watch)
 app.command("history", epilog="Example: lockgate history -n 5")(cli_look.history)
+app.command("provision", epilog="Example: lockgate provision web --host host-a --image https://198.51.100.1/web.iso")(
+    cli_provision.provision
+)
+app.command("release", epilog="Example: lockgate release web")(cli_provision.release)
+app.command("attest", epilog="Example: lockgate attest host-a --watch --policy mend")(cli_provision.attest)
 for _name in ("vpc", "host", "group", "port", "mapping"):
     app.add_typer(getattr(cli_rows, _name), name=_name)
 cli_rows.port.command("show", epilog="Example: lockgate port show web --json")(cli_port.show)

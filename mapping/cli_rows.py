@@ -17,7 +17,7 @@ from mapping.plan import Plan
 from mapping.rows import Tables
 from mapping.security_rules import parse_rule
 from mapping.wanted import FIELDS, Key, Row
-from mapping.writer import Writer
+from mapping.writer import PROVISION, Writer
 
 vpc = typer.Typer(no_args_is_help=True, help="Tenants' networks.")
 host = typer.Typer(no_args_is_help=True, help="Bare-metal hosts: where they are on the substrate.")
@@ -40,6 +40,7 @@ GuestDatapath = Annotated[str | None, typer.Option(help="Datapath id of br-guest
 NicDatapath = Annotated[str | None, typer.Option(help="Datapath id of br-nic, 16 hex digits.")]
 SubstrateMtu = Annotated[str | None, typer.Option(help="Bytes of IP packet that the substrate carries; 1500.")]
 VpcName = Annotated[str, typer.Option("--vpc", help="The VPC's name.", autocompletion=_vpcs)]
+Bmc = Annotated[str | None, typer.Option(help="What turns it on and off: https://BMC/redfish/v1/Systems/ID.")]
 Mac = Annotated[str, typer.Option(help="The guest's MAC, like 02:00:00:00:00:01.")]
 OptionalHost = Annotated[
     str | None, typer.Option("--host", help="The host that the guest is on.", autocompletion=_hosts)
@@ -90,10 +91,11 @@ def host_add(
     guest_datapath: GuestDatapath = None,
     nic_datapath: NicDatapath = None,
     substrate_mtu: SubstrateMtu = None,
+    bmc: Bmc = None,
 ) -> None:
     """Add a host. Unless given, its datapath ids are made from the VTEP: 00000067c0000201 for 192.0.2.1."""
     words = {"vtep": vtep, "encap": encap, "guest_datapath": guest_datapath, "nic_datapath": nic_datapath}
-    _add(context, "Host", name, {**words, "substrate_mtu": substrate_mtu})
+    _add(context, "Host", name, {**words, "substrate_mtu": substrate_mtu, "bmc": bmc})
 
 
 @group.command("add", epilog='Example: lockgate group add web --vpc blue --rule "to_guest tcp 443 from any"')
@@ -331,6 +333,10 @@ def _list(context: typer.Context, table: str) -> None:
     options = settings(context)
     with Writer(options.remotes) as writer:
         there, _ = wanted.named(writer.read())
+        if table == "Host":
+            provision = writer.read_provision()
+            for (host,), row in there["Host"].items():
+                row.update(provision.get(host, dict.fromkeys(PROVISION)))
     show_rows(options, table, there[table])
 
 

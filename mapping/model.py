@@ -62,6 +62,8 @@ class Host:
     nic_datapath: int
     substrate_mtu: int = SUBSTRATE_MTU
     """Largest IP packet that the substrate carries to and from here, in bytes."""
+    bmc: str = ""
+    """What turns the machine on and off: see `mapping.values.parse_bmc`. Never with a password."""
 
     @property
     def carries(self) -> tuple[int, int]:

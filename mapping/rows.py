@@ -35,7 +35,7 @@ _POLICY: Final = ("allowed", "limits", "boot", "groups")
 
 READ_COLUMNS: dict[str, tuple[str, ...]] = {
     "Global": ("config_seq",),
-    "Host": ("name", "vtep_ip", "encap", "guest_datapath", "nic_datapath", "substrate_mtu"),
+    "Host": ("name", "vtep_ip", "encap", "guest_datapath", "nic_datapath", "substrate_mtu", "bmc"),
     "Vpc": ("name", "vni", "subnets", "router_mac", "mtu", "dns", "routes"),
     "SecurityGroup": ("name", "vpc", "stateless", "rules"),
     "Port": ("name", "vpc", "mac", "host", "device", "moving_to", "previous_host", *_POLICY),
@@ -43,8 +43,11 @@ READ_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """What decides the flows. A host's status columns are not here: a controller's own reports must not wake it."""
 
-STATUS_COLUMNS: dict[str, tuple[str, ...]] = {"Host": ("applied_seq", "status", "drops")}
-"""What controllers report, for people and tools."""
+STATUS_COLUMNS: dict[str, tuple[str, ...]] = {
+    "Host": ("applied_seq", "status", "drops"),
+    "Provision": ("host", "port", "state", "step", "image", "problem", "owner", "heard", "power", "since"),
+}
+"""What controllers, and the tool that provisions, report; it decides no flow."""
 
 PORT_COUNTERS: Final = "port_counters"
 """The column of Host that has the counters of its ports, "PORT/WHAT_UNIT" -> count: too much to be followed."""
@@ -92,6 +95,7 @@ def _host(uuid: RowId, row: Row) -> Host:
         values.parse_datapath(row["guest_datapath"]),
         values.parse_datapath(row["nic_datapath"]),
         next(iter(atoms(row["substrate_mtu"])), SUBSTRATE_MTU),
+        copy(next(iter(atoms(row["bmc"])), "")),
     )
 
 

@@ -21,6 +21,7 @@ _DEVICE = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{DEVICE_MAX - 1}}}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _FILE = re.compile(r"[!-~]{1,127}")
+_BMC = re.compile(r"https://[^\s@/?#]+/redfish/v1/Systems/[^\s@?#/]+|lab:[A-Za-z0-9_./-]{1,200}")
 _DATAPATH = re.compile(r"[0-9a-f]{16}")
 
 
@@ -296,6 +297,16 @@ def parse_device(text: str) -> str:
 
 _OWN_PORTS = ("br-", "g-", "n-", "t-", "ovs-")
 """Beginnings of the names of bridges, patches and tunnels: port names are unique over all bridges of a host."""
+
+
+def parse_bmc(text: str) -> str:
+    """What turns a machine on and off: its system at a Redfish service, over HTTPS, or a guest of the lab."""
+    if not _BMC.fullmatch(text):
+        raise ValueError(
+            f"BMC {_shown(text)}: write the system's URL, like https://198.51.100.9/redfish/v1/Systems/1, without "
+            "user or password, or lab:GUEST"
+        )
+    return text
 
 
 def parse_datapath(text: str) -> int:

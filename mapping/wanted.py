@@ -83,6 +83,7 @@ FIELDS: Final[dict[str, dict[str, Field]]] = {
         "encap": Field("encap", _text(values.parse_encap)),
         "guest_datapath": Field("guest_datapath", _text(values.parse_datapath)),
         "nic_datapath": Field("nic_datapath", _text(values.parse_datapath)),
+        "bmc": Field("bmc", _text(values.parse_bmc)),
         "substrate_mtu": Field("substrate_mtu", values.parse_mtu),
     },
     "SecurityGroup": {

@@ -28,6 +28,9 @@ _WITHOUT_GLOBAL: Final = {"op": "wait", **_CONFIG_SEQ, "until": "==", "rows": []
 _COUNT: Final = ({"op": "mutate", "table": "Global", "where": [], "mutations": [["config_seq", "+=", 1]]},)
 _SELECT: Final = {"op": "select", **_CONFIG_SEQ}
 
+PROVISION: Final = ("state", "port", "power", "problem")
+"""What `lockgate host list` shows of a host's provisioning."""
+
 _ATTEMPTS: Final = 20
 """How often a change is planned while others write as well, before that is given up."""
 
@@ -111,6 +114,26 @@ class Writer:
         """
         return history.read(self.select(("History", [], list(history.COLUMNS)))[0])
 
+    def read_provision(self) -> dict[str, dict[str, str | None]]:
+        """What is known of the hosts that are, or were, given to guests: host -> `PROVISION`.
+
+        Raises:
+            MappingError: as `read`.
+        """
+        tables = {"Provision": ("host", *PROVISION), "Host": ("name",), "Port": ("name",)}
+        selects = [
+            {"op": "select", "table": table, "where": [], "columns": ["_uuid", *columns]}
+            for table, columns in tables.items()
+        ]
+        found, *named = (_by_uuid(result["rows"]) for result in self._transact(selects))
+        names = {uuid: row["name"] for table in named for uuid, row in table.items()}
+        for row in found.values():
+            row["port"] = next((names[uuid] for uuid in rows.uuids(row["port"])), None)
+        return {
+            names[rows.uuids(row["host"])[0]]: {column: row[column] or None for column in PROVISION}
+            for row in found.values()
+        }
+
     def transact(self, operations: Sequence[Operation], comment: str) -> Commit:
         """Do these operations and count them as one change; all of them are done, or none.
 
@@ -126,6 +149,14 @@ class Writer:
             self._counted = True
         results = self._transact([*operations, *_COUNT, {"op": "comment", "comment": comment}, _SELECT])
         return Commit(results[: len(operations)], int(results[-1]["rows"][0]["config_seq"]))
+
+    def record(self, operations: Sequence[Operation]) -> list[Json]:
+        """Do these operations, which decide no flow: they are not counted as a change.
+
+        Raises:
+            ConflictError, MappingError: as `transact`.
+        """
+        return self._transact(operations)
 
     def carry_out(self, make: Callable[[Tables], Plan], cause: Cause) -> Done:
         """Read, plan, and write; once more if the database changes in between. A plan with faults is not carried out.

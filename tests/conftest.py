@@ -25,9 +25,15 @@ COMMANDS = {
     "ovs": OPEN_VSWITCH,
     "net": (*OPEN_VSWITCH, "ip", "ethtool", "ping", "tcpdump", "mn", "nft"),
     "attack": (*OPEN_VSWITCH, "ip", "ethtool", "ping"),
+    "provision": (*OPEN_VSWITCH, "ip", "ethtool", "ping", "libvirtd", "virsh", "genisoimage", "curl", "openssl"),
     "lab": ("ip", "qemu-system-x86_64", "setpriv", "ssh"),
 }
-AS_ROOT = {"net": "make test-net", "attack": "make attack", "lab": "make vagrant-smoke"}
+AS_ROOT = {
+    "net": "make test-net",
+    "attack": "make attack",
+    "lab": "make vagrant-smoke",
+    "provision": "make provision-test",
+}
 """Tiers that need root, and what runs them so."""
 
 

@@ -95,7 +95,7 @@ class Spec:
                 )
                 for number, host in enumerate(hosts)
             ],
-            [_guest(snapshot, port, snapshot.hosts[port.host].name) for port in ports if port.host],
+            [guest_spec(snapshot, port, snapshot.hosts[port.host].name) for port in ports if port.host],
             max(
                 [
                     *(host.substrate_mtu for host in hosts),
@@ -116,7 +116,12 @@ class Spec:
         return cls(hosts, [GuestSpec(**guest) for guest in read["guests"]], read["substrate_mtu"])
 
 
-def _guest(snapshot: Snapshot, port: Port, host: str) -> GuestSpec:
+def guest_spec(snapshot: Snapshot, port: Port, host: str) -> GuestSpec:
+    """The guest of a port, on a host.
+
+    Raises:
+        LabError: its device cannot be in a lab.
+    """
     if port.device in _TAKEN_DEVICES:
         raise LabError(f"port {port.name}: a lab's host has a device {port.device!r} already: name another")
     vpc = snapshot.vpcs[port.vpc]

@@ -14,16 +14,30 @@ ROOT = Path(__file__).parents[2]
 # and what is in it.
 MAY_IMPORT: dict[str, set[str]] = {
     "mapping/*.py": {"mapping"},
-    "mapping/cli.py": {"mapping", "explain.cli", "topo.bridges_cli", "topo.lab_cli"},
+    "mapping/cli.py": {"mapping", "explain.cli", "provision.cli", "topo.bridges_cli", "topo.lab_cli"},
     "flows/*.py": {"flows", "mapping.model"},
     "flows/incremental.py": {"flows", "mapping.model", "mapping.linked"},
     "explain/*.py": {"explain", "flows", "mapping"},
+    "provision/*.py": {"provision", "explain", "flows", "mapping"},
+    "provision/lab.py": {"provision", "mapping", "topo"},
     "controller/*.py": {"controller", "flows", "mapping", "ryu"},
     "controller/ryu_compat.py": {"eventlet"},
     "topo/*.py": {"topo", "explain.ofproto", "flows", "mapping"},
     "bench/*.py": {"bench", "topo", "flows", "mapping"},
 }
-WATCHED = {"bench", "controller", "explain", "flows", "mapping", "topo", "tests", "eventlet", "os_ken", "ryu"}
+WATCHED = {
+    "bench",
+    "controller",
+    "explain",
+    "flows",
+    "mapping",
+    "provision",
+    "topo",
+    "tests",
+    "eventlet",
+    "os_ken",
+    "ryu",
+}
 
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("*/*.py") if f"{path.parent.name}/*.py" in MAY_IMPORT)
 

@@ -1,0 +1,212 @@
+"""What the order needs of the database and of the hosts' switches: bind, confirm, compare, see who is there."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+from typing import Final
+
+from explain import audit
+from explain.hosts import Switch
+from explain.site import Bridge
+from explain.site import Site as Switches
+from flows.fields import ARP_SPA, IN_PORT, IP_SRC, IPV6_SRC
+from flows.flow import Goto
+from flows.pipeline import BR_GUEST, BR_NIC
+from mapping import plan, rows, status, wanted
+from mapping.errors import MappingError
+from mapping.history import Cause
+from mapping.model import Host, Port, Snapshot
+from mapping.plan import Plan
+from mapping.rows import Tables
+from mapping.writer import Writer
+from provision import attest
+
+_POLL: Final = 0.1
+_SECOND_LOOK: Final = 1.0
+"""Seconds between two looks at what differs: a change that is on its way has arrived by then."""
+_PACKETS: Final = re.compile(r"n_packets=(\d+)")
+_SENDERS: Final = (IP_SRC, IPV6_SRC, ARP_SPA)
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Whether a port that was unbound is closed; `problem` says why not."""
+
+    problem: str
+
+
+class Site:
+    """`via` says how commands are run on a host: see `explain.hosts`."""
+
+    def __init__(self, writer: Writer, via: str, cause: Cause) -> None:
+        self._writer = writer
+        self._via = via
+        self._cause = cause
+        self._seq = 0
+        """The change that must be confirmed."""
+
+    def snapshot(self) -> Snapshot:
+        """The database now."""
+        return rows.read(self._writer.read())
+
+    def bind(self, port: str, host: str, device: str) -> None:
+        """Put a port on a host.
+
+        Raises:
+            MappingError: it is on another, or does not fit.
+        """
+        there = self._port(port).host
+        if there is not None and (on := self.snapshot().hosts[there].name) != host:
+            raise MappingError(f"port {port} is on host {on}: `lockgate port unbind {port}` first")
+        self._change(port, {"host": host, "device": device})
+
+    def unbind(self, port: str) -> None:
+        """Take a port off its host. One that is on none stays so."""
+        if port:
+            self._change(port, {"host": None, "device": port})
+
+    def is_bound(self, port: str, host: str) -> bool:
+        """Whether the database has the port on this host."""
+        snapshot = self.snapshot()
+        bound = next((each for each in snapshot.ports.values() if each.name == port), None)
+        self._seq = snapshot.config_seq
+        return bound is not None and bound.host is not None and snapshot.hosts[bound.host].name == host
+
+    def device(self, port: str) -> str:
+        """A port's device, where it is."""
+        return self._port(port).device
+
+    def confirm(self, host: str, seconds: float, beat: Callable[[], None]) -> bool:
+        """Wait until the host's switches have confirmed the last change; return whether they have."""
+        end = time.monotonic() + seconds
+        while True:
+            if self._applied().get(host, -1) >= self._seq:
+                return True
+            if time.monotonic() >= end:
+                return False
+            beat()
+            time.sleep(_POLL)
+
+    def why_not_confirmed(self, host: str) -> str:
+        """In words, with what to do."""
+        columns = ["_uuid", *rows.READ_COLUMNS["Host"], *rows.STATUS_COLUMNS["Host"]]
+        found = self._writer.record([{"op": "select", "table": "Host", "where": [], "columns": columns}])[0]["rows"]
+        tables = {"Host": {row["_uuid"][1]: row for row in found}}
+        (state,) = status.confirmations(tables, self._seq, frozenset({host}), {}, time.time())
+        return f"host {host} has not confirmed its rules: {state.why}"
+
+    def faults(self, host: str, controllers: frozenset[str] = frozenset()) -> list[str]:
+        """All that is not as it must be on a host: bridges, and flows.
+
+        Raises:
+            UnreachableError: it could not be asked.
+        """
+        snapshot = self.snapshot()
+        row = self.host(snapshot, host)
+        found = [str(fault) for fault in attest.faults(self.configuration(host), row, controllers)]
+        return found + [
+            f"{each.bridge}: a flow is {each.kind}: {each.installed or each.desired}"
+            for each in self.flows(snapshot, row)
+        ]
+
+    def configuration(self, host: str) -> dict[str, list[attest.Row]]:
+        """What the host's Open vSwitch is told."""
+        return attest.read(Switch(host, self._via).vsctl(*attest.arguments()))
+
+    def flows(self, snapshot: Snapshot, host: Host) -> list[audit.Finding]:
+        """Flows that differ at two looks, or are somebody else's."""
+        look = partial(self._look, snapshot, host)
+        first = look()
+        if not first:
+            return []
+        time.sleep(_SECOND_LOOK)
+        return audit.again(first, look())
+
+    def _look(self, snapshot: Snapshot, host: Host) -> list[audit.Finding]:
+        switches = Switches(snapshot, self._via)
+        return [each for role in (BR_GUEST, BR_NIC) for each in audit.audit(switches.bridge(host, role))]
+
+    def received(self, host: str, device: str) -> int | None:
+        """Frames that have come in at a device of br-guest; None: it is not there."""
+        said = Switch(host, self._via).vsctl("--if-exists", "get", "Interface", device, "statistics:rx_packets").strip()
+        return int(said) if said.isdigit() else None
+
+    def seen(self, port: str) -> bool:
+        """Whether anything has come from an address of the port since its rules are there."""
+        snapshot = self.snapshot()
+        row = next(each for each in snapshot.ports.values() if each.name == port)
+        if row.host is None:
+            raise MappingError(f"port {port} was unbound meanwhile: begin again with `lockgate release {port}`")
+        bridge = Switches(snapshot, self._via).bridge(snapshot.hosts[row.host], BR_GUEST)
+        return any(self._packets(bridge, cookie) for cookie in _own(snapshot, row, bridge))
+
+    def closed(self, port: str, host: str, device: str, seconds: float, beat: Callable[[], None]) -> Closed:
+        """Wait until no host leads to the port any more, and compare what its own host holds with what it must."""
+        snapshot = self.snapshot()
+        vpc = next(each.vpc for each in snapshot.ports.values() if each.name == port)
+        with_vpc = {snapshot.hosts[each.host].name for each in snapshot.ports.values() if each.vpc == vpc and each.host}
+        if not self.confirm(host, seconds, beat):
+            return Closed(self.why_not_confirmed(host))
+        for other in sorted(with_vpc - {host}):
+            if not self.confirm(other, seconds, beat):
+                return Closed(f"{self.why_not_confirmed(other)}: it may still answer for the port's address")
+        if faults := self.faults(host):
+            return Closed(f"host {host} is not as it must be: {faults[0]}")
+        before = self.received(host, device)
+        time.sleep(_SECOND_LOOK)
+        if before is not None and self.received(host, device) != before:
+            return Closed(f"frames still come from device {device} of host {host}: cut its power by hand")
+        return Closed("")
+
+    @staticmethod
+    def _packets(bridge: Bridge, cookie: int) -> int:
+        return sum(map(int, _PACKETS.findall(bridge.switch.flow(bridge.role, cookie))))
+
+    def _change(self, port: str, columns: dict[str, str | None]) -> None:
+        def make(tables: Tables) -> Plan:
+            there, _ = wanted.named(tables)
+            if (port,) not in there["Port"]:
+                raise MappingError(f"there is no port {port!r}: look with `lockgate port list`")
+            content = wanted.empty()
+            row = content["Port"][port,] = {**there["Port"][port,], **columns}
+            faults = tuple(wanted.complete("Port", (port,), row))
+            return Plan((), faults, ()) if faults else plan.make(content, tables)
+
+        done = self._writer.carry_out(make, self._cause)
+        if done.plan.faults:
+            raise MappingError(done.plan.faults[0].text)
+        self._seq = done.config_seq
+
+    def _port(self, name: str) -> Port:
+        found = next((each for each in self.snapshot().ports.values() if each.name == name), None)
+        if found is None:
+            raise MappingError(f"there is no port {name!r} that can be used: look with `lockgate status`")
+        return found
+
+    @staticmethod
+    def host(snapshot: Snapshot, name: str) -> Host:
+        found = next((each for each in snapshot.hosts.values() if each.name == name), None)
+        if found is None:
+            raise MappingError(f"there is no host {name!r} that can be used: look with `lockgate status`")
+        return found
+
+    def _applied(self) -> dict[str, int]:
+        select = {"op": "select", "table": "Host", "where": [], "columns": ["name", "applied_seq"]}
+        return {row["name"]: row["applied_seq"] for row in self._writer.record([select])[0]["rows"]}
+
+
+def _own(snapshot: Snapshot, port: Port, bridge: Bridge) -> Iterator[int]:
+    """The flows that let a port's own addresses on."""
+    addresses = {int(ip_address(each.ip)) for each in snapshot.mappings.values() if each.port == port.uuid}
+    device = bridge.ofports.get(port.device)
+    for cookie, origin in bridge.origins.items():
+        matched = {match.field: match.value for match in origin.flow.match}
+        lets_on = any(isinstance(action, Goto) and action.table != "DROP" for action in origin.flow.actions)
+        own = any(matched.get(field) in addresses for field in _SENDERS if field in matched)
+        if lets_on and own and matched.get(IN_PORT) == device:
+            yield cookie
