@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Callable
 from collections.abc import Mapping as MappingABC
+from contextlib import nullcontext
 from typing import Final
 
 from topo import netns
@@ -120,7 +121,7 @@ def _encoded(operation: int, dst: int, src: int, offset: int, number: int) -> by
     return struct.pack("<BBhi", operation, src << 4 | dst, offset, number)
 
 
-def attach(namespace: str, interface: str, text: str, values: int) -> None:
+def attach(namespace: str | None, interface: str, text: str, values: int) -> None:
     """Put a program ahead of an interface, in the place of any before. It stays as long as the interface does.
 
     `values` is how many 64-bit numbers its map's one entry has.
@@ -187,8 +188,9 @@ def _load(code: bytes) -> int:
         raise OSError(error.errno, f"{os.strerror(error.errno or 0)}\n{said[-2000:]}".strip()) from error
 
 
-def _set_link(namespace: str, interface: str, program: int) -> None:
-    with netns.entered(namespace), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
+def _set_link(namespace: str | None, interface: str, program: int) -> None:
+    there = netns.entered(namespace) if namespace else nullcontext()
+    with there, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
         index = socket.if_nametoindex(interface)
         nested = struct.pack("<HHi", 8, _XDP_FD, program)
         body = struct.pack("<BxHiII", 0, 0, index, 0, 0)

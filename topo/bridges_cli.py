@@ -17,7 +17,8 @@ import typer
 from mapping.cli_common import console, print_json, settings
 from mapping.errors import MappingError
 from mapping.model import default_datapaths
-from topo import bridges, kernel_filter, netns
+from topo import bridges, kernel_filter, netns, port_filter
+from topo.bpf import BpfError
 from topo.bridges import HostBridges, Vsctl
 from topo.ovs import OpenVSwitch
 
@@ -53,6 +54,9 @@ Controllers = Annotated[
 ]
 DatapathType = Annotated[
     Datapath, typer.Option("--datapath", envvar="LOCKGATE_DATAPATH", help="The kernel's, or a process's.")
+]
+NoFilter = Annotated[
+    bool, typer.Option("--no-filter", help="Without the filter that keeps a guest from filling the flow cache.")
 ]
 Devices = Annotated[
     list[str],
@@ -93,9 +97,12 @@ def build(  # noqa: PLR0913 - a command has as many options as it needs
 
 
 @app.command(epilog="Example: lockgate bridges plug blue-web")
-def plug(context: typer.Context, devices: Devices) -> None:
-    """Put guests' devices on br-guest, each with a patch pair of its own to br-nic."""
+def plug(context: typer.Context, devices: Devices, *, no_filter: NoFilter = False) -> None:
+    """Put guests' devices on br-guest, each with a patch pair of its own to br-nic, and a filter ahead of it."""
     notes = [note for device in devices for note in _look_at(device)]
+    if not no_filter:
+        for device in devices:
+            _filter(device)
     _carry_out(context, partial(_each, bridges.plug, devices), notes)
 
 
@@ -103,6 +110,14 @@ def plug(context: typer.Context, devices: Devices) -> None:
 def unplug(context: typer.Context, devices: Devices) -> None:
     """Take guests' devices and their patch pairs off the bridges."""
     _carry_out(context, partial(_each, bridges.unplug, devices), [])
+
+
+def _filter(device: str) -> None:
+    """Put the filter ahead of a device before any frame of it gets past."""
+    try:
+        port_filter.attach(None, device)
+    except BpfError as error:
+        raise MappingError(f"{error}; or, where the card bounds what a guest makes it learn, --no-filter") from None
 
 
 def _build(made: HostBridges, vsctl: Vsctl) -> None:

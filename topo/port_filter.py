@@ -69,8 +69,10 @@ _LINK_FIRST, _LINK_LAST, _MLD2 = 130, 137, 143
 _DROP, _PASS = 1, 2
 
 
-def attach(namespace: str, interface: str) -> None:
+def attach(namespace: str | None, interface: str) -> None:
     """Put the filter ahead of a port, in the place of any that is there; its counters begin anew.
+
+    The interface is in the network namespace of this name; None: in that of this process.
 
     Raises:
         BpfError: the kernel does not take it. The port must then not be plugged.

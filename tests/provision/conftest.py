@@ -16,7 +16,7 @@ import pytest
 
 from tests.provision import image
 from tests.provision.emulator import PORT, TAP, UUID, Emulator
-from topo import bridges, netns
+from topo import bridges, netns, port_filter
 from topo.lab import Lab
 from topo.spec import CONTROL_IP
 
@@ -106,6 +106,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tool, Em
         emulator = Emulator(folder, host, lab.control.namespace, MAC)
         try:
             emulator.start()
+            port_filter.attach(host.namespace, TAP)
             bridges.plug(host.vsctl, TAP)
             env = {"LOCKGATE_BMC_CA": str(emulator.ca), "LOCKGATE_BMC_USER": emulator.user}
             yield Tool(lab, env | {"LOCKGATE_BMC_PASSWORD": emulator.password}), emulator

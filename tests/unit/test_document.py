@@ -47,6 +47,7 @@ def test_the_rows_of_a_good_file() -> None:
     blue = {"vni": 5001, "subnets": ("10.0.0.0/24",), "router_mac": "0a:00:5e:00:00:01"}
     blue |= {"mtu": None, "dns": (), "routes": ()}
     dpids = {"guest_datapath": "00000067c0000201", "nic_datapath": "0000006ec0000201", "substrate_mtu": None}
+    dpids["bmc"] = None
     web = {"vpc": "blue", "mac": "02:00:00:00:00:01", "host": "host-a", "device": "web"}
     assert read.rows == {
         "Vpc": {("blue",): blue},
