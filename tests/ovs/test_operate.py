@@ -144,6 +144,8 @@ def test_status_shows_the_members_who_leads_and_who_is_gone(members: list[Served
     found = look(*unix, code=1)
     assert [bool(server["problem"]) for server in found["servers"]] == [False, False, True]
     members[2].start()
+    for place in places:
+        wait_until(lambda place=place: not operate.look(place).problem, WITHIN, f"the front at {place}")  # type: ignore[misc]
     assert all(server["model"] == "relay" for server in look(*places, code=0)["servers"])
 
 
