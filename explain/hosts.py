@@ -79,6 +79,10 @@ class Switch:
         """What ovs-vsctl prints for these words."""
         return self._run("ovs-vsctl", _TOOLS_SECONDS, *words)
 
+    def port_stats(self, bridge: str, port: str) -> str:
+        """What has passed a port until now; the Interface table tells it up to five seconds late."""
+        return self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "dump-ports", bridge, port)
+
     def aggregate(self, bridge: str, which: str) -> str:
         """How many flows a bridge has that match `which`."""
         return self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "dump-aggregate", bridge, *([which] if which else []))

@@ -30,6 +30,7 @@ _POLL: Final = 0.1
 _SECOND_LOOK: Final = 1.0
 """Seconds between two looks at what differs: a change that is on its way has arrived by then."""
 _PACKETS: Final = re.compile(r"n_packets=(\d+)")
+_RECEIVED: Final = re.compile(r"rx pkts=(\d+)")
 _SENDERS: Final = (IP_SRC, IPV6_SRC, ARP_SPA)
 
 
@@ -133,8 +134,11 @@ class Site:
 
     def received(self, host: str, device: str) -> int | None:
         """Frames that have come in at a device of br-guest; None: it is not there."""
-        said = Switch(host, self._via).vsctl("--if-exists", "get", "Interface", device, "statistics:rx_packets").strip()
-        return int(said) if said.isdigit() else None
+        switch = Switch(host, self._via)
+        if device not in switch.ports(BR_GUEST):
+            return None
+        found = _RECEIVED.search(switch.port_stats(BR_GUEST, device))
+        return int(found[1]) if found else None
 
     def seen(self, port: str) -> bool:
         """Whether anything has come from an address of the port since its rules are there."""

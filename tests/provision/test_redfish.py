@@ -33,7 +33,12 @@ def to_nic(tool: Tool) -> int:
 
 def from_machine(tool: Tool) -> int:
     """Frames that the machine has sent."""
-    return int(tool.lab.hosts["host-a"].vsctl("get", "Interface", "web", "statistics:rx_packets"))
+    ports = tool.lab.hosts["host-a"].ofctl("dump-ports", "br-guest", "web")
+    return int(ports.split("rx pkts=")[1].split(",")[0])
+
+
+def _listens(namespace: str) -> bool:
+    return ":8080 " in netns.run(namespace, ["ss", "-Hltn"])
 
 
 @contextmanager
@@ -44,6 +49,7 @@ def served(tool: Tool, image: Path) -> Iterator[str]:
         netns.inside(tool.lab.control.namespace, argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
         try:
+            wait_until(lambda: _listens(tool.lab.control.namespace), 20, "the images' server")
             yield f"http://{CONTROL_IP}:8080/{image.name}"
         finally:
             server.terminate()
