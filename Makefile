@@ -46,7 +46,7 @@ demo: setup ## Two hosts and their guests in namespaces, end to end
 mininet: setup ## Every Mininet topology, by mn itself: pingall, and whether it gives what it should
 	$(AS_ROOT) topo.mininet_check
 
-test: test-unit test-ovs test-net attack provision-test vagrant-smoke ## All tests
+test: test-unit test-ovs test-net attack ## All tests but those of real machines: provision-test, vagrant-smoke, vagrant-test
 
 test-unit: setup ## Tests that need nothing
 	$(RUN) pytest tests/unit

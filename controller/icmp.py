@@ -58,7 +58,8 @@ _OFFSET: Final = 0x1FFF
 def read(frame: bytes) -> About | None:
     """The packet in this Ethernet frame; None if no error must be sent about it, or it is no whole packet."""
     eth_type = int.from_bytes(frame[12:14])
-    if len(frame) < _ETHERNET or frame[0] & 1:
+    # Whom the frame was for says nothing: the filter ahead of the port writes all to everybody (`topo.port_filter`).
+    if len(frame) < _ETHERNET:
         return None
     if eth_type == EthType.IPV4:
         return _read_ipv4(frame[_ETHERNET:])

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from flows.pipeline import BR_GUEST
 from mapping.cli_common import console, print_json, settings
 from mapping.errors import MappingError
 from mapping.model import default_datapaths
@@ -100,10 +101,7 @@ def build(  # noqa: PLR0913 - a command has as many options as it needs
 def plug(context: typer.Context, devices: Devices, *, no_filter: NoFilter = False) -> None:
     """Put guests' devices on br-guest, each with a patch pair of its own to br-nic, and a filter ahead of it."""
     notes = [note for device in devices for note in _look_at(device)]
-    if not no_filter:
-        for device in devices:
-            _filter(device)
-    _carry_out(context, partial(_each, bridges.plug, devices), notes)
+    _carry_out(context, partial(_each, bridges.plug if no_filter else _plug_filtered, devices), notes)
 
 
 @app.command(epilog="Example: lockgate bridges unplug blue-web")
@@ -112,12 +110,16 @@ def unplug(context: typer.Context, devices: Devices) -> None:
     _carry_out(context, partial(_each, bridges.unplug, devices), [])
 
 
-def _filter(device: str) -> None:
-    """Put the filter ahead of a device before any frame of it gets past."""
+def _plug_filtered(vsctl: Vsctl, device: str) -> None:
+    """Put the filter ahead of a device before any frame of it gets past; not ahead of what is another bridge's."""
+    known = vsctl("--bare", "--columns=name", "find", "Interface", f"name={device}").strip()
+    if known and vsctl("iface-to-br", device).strip() != BR_GUEST:
+        bridges.plug(vsctl, device)  # raises
     try:
         port_filter.attach(None, device)
     except BpfError as error:
         raise MappingError(f"{error}; or, where the card bounds what a guest makes it learn, --no-filter") from None
+    bridges.plug(vsctl, device)
 
 
 def _build(made: HostBridges, vsctl: Vsctl) -> None:

@@ -72,7 +72,6 @@ UNSPEAKABLE = {
     "from class E": ETH / IP(src="240.0.0.5", dst="10.0.1.12") / UDP(),
     "to multicast": ETH / IP(src="10.0.0.11", dst="224.0.0.5") / UDP(),
     "to broadcast": ETH / IP(src="10.0.0.11", dst="255.255.255.255") / UDP(),
-    "to all on the link": Ether(src=WEB.mac, dst="ff:ff:ff:ff:ff:ff") / FOUR[IP] / UDP(),
     "an IPv6 error": SIX / ICMPv6TimeExceeded(),
     "an IPv6 error behind headers": SIX / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / ICMPv6DestUnreach(),
     "an IPv6 error in a fragment": SIX / IPv6ExtHdrFragment(m=1) / ICMPv6DestUnreach(),
