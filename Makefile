@@ -36,7 +36,7 @@ OVN_DOWNLOAD := apt-get download -qq -o APT::Sandbox::User=root ovn-common ovn-c
 	vagrant-box vagrant-smoke vagrant-test lab-system vagrant-system fault provision-test provision-setup
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install the system packages that are missing, and .venv (every other target does it first)
 
