@@ -57,7 +57,7 @@ def _show(report: state.Report, remote: str, most: int | None) -> None:
         out.print(line, style="green" if report.ok else "yellow", markup=False, soft_wrap=True)
     for line in report.notes:
         out.print(Text(f"note: {line}"), soft_wrap=True)
-    counts = ", ".join(f"{count} {table.lower()}(s)" for table, count in report.counts.items())
+    counts = ", ".join(f"{count} {table.removeprefix('Security').lower()}(s)" for table, count in report.counts.items())
     out.print(f"database {remote}: config_seq {report.config_seq}, {counts}", markup=False, soft_wrap=True)
     if report.hosts:
         out.print()
