@@ -19,6 +19,8 @@ from mapping.rows import Tables
 from mapping.wanted import Content
 from mapping.writer import ConflictError, Writer
 from tests.build import as_file
+from tests.ovs.conftest import free_port
+from tests.ovs.dummy import LOOPBACK
 
 CAUSE = Cause("me@here", "test")
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "two-hosts.yaml").read_text()
@@ -214,10 +216,10 @@ def test_something_else_listens(tmp_path: Path) -> None:
 
 
 def test_the_daemon_keeps_its_file(tmp_path: Path) -> None:
-    place = f"punix:{tmp_path}/run/mapping.sock"
+    place, port = f"punix:{tmp_path}/run/mapping.sock", free_port()
     for config_seq in (1, 2):
-        service.start(tmp_path, [place, "ptcp:36640:127.0.0.1"])
-        with Writer(["tcp:127.0.0.1:36640"]) as tcp:
+        service.start(tmp_path, [place, f"ptcp:{port}:{LOOPBACK}"])
+        with Writer([f"tcp:{LOOPBACK}:{port}"]) as tcp:
             assert tcp.transact([], "test").config_seq == config_seq
         service.stop(tmp_path)
         assert not (tmp_path / "mapping.pid").exists()
