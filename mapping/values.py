@@ -105,11 +105,16 @@ def parse_subnet(text: str) -> IPNetwork:
     longest = net.max_prefixlen - 2
     if not 1 <= net.prefixlen <= longest:
         raise ValueError(f"subnet {_shown(text)}: choose a prefix of /1 to /{longest}: router and guests must fit")
+    return _for_guests(net, f"subnet {_shown(text)}", text)
+
+
+def _for_guests(net: IPNetwork, what: str, text: str) -> IPNetwork:
+    """The network, of addresses that guests may have, in its one canonical spelling."""
     for name, taken in _NOT_FOR_GUESTS.items():
         if net.overlaps(taken):
-            raise ValueError(f"subnet {_shown(text)} overlaps {taken} ({name}): choose another")
+            raise ValueError(f"{what} overlaps {taken} ({name}): choose another")
     if str(net) != text:
-        raise ValueError(f"subnet {_shown(text)}: write it as {net}")
+        raise ValueError(f"{what}: write it as {net}")
     return net
 
 
@@ -198,12 +203,7 @@ def parse_allowed(text: str) -> IPNetwork:
     net = _network(text)
     if net is None or not 1 <= net.prefixlen < net.max_prefixlen:
         raise ValueError(f"allowed {_shown(text)}: write an address, like 10.0.0.9, or a network, like 10.0.1.0/28")
-    for name, taken in _NOT_FOR_GUESTS.items():
-        if net.overlaps(taken):
-            raise ValueError(f"allowed {_shown(text)} overlaps {taken} ({name}): choose another")
-    if str(net) != text:
-        raise ValueError(f"allowed {_shown(text)}: write it as {net}")
-    return net
+    return _for_guests(net, f"allowed {_shown(text)}", text)
 
 
 def check_allowed(
