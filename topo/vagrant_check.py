@@ -16,25 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from topo import netns, removal
+from topo import netns, private_libvirt, removal
 from topo.machine import SSH_OPTIONS, Machine
 from topo.vm_lab import BOX, FILES, SHARE
-from topo.waiting import wait_until
 
 ROOT: Final = Path(__file__).parent.parent
 _MACHINES: Final = ("control", "host-1", "host-2")
-_PRIVATE: Final = ("etc/libvirt", "var/lib/libvirt", "var/log/libvirt", "var/cache/libvirt", "run/libvirt")
-_LIBVIRTD: Final = 'auth_unix_rw = "none"\nmdns_adv = 0\n'
-_QEMU: Final = """\
-user = "root"
-group = "root"
-security_driver = "none"
-dynamic_ownership = 0
-remember_owner = 0
-cgroup_controllers = []
-namespaces = []
-stdio_handler = "file"
-"""
 _HOUR: Final = 3600
 _STARTED: Final = time.monotonic()
 _STUB: Final = "#!/bin/sh\necho 7.0.0r0\n"
@@ -71,7 +58,7 @@ def main() -> int:
 def check(folder: Path) -> int:
     """What is done in the namespaces."""
     try:
-        _start_libvirt(folder)
+        _say(f"libvirtd runs, for this alone: {private_libvirt.start(folder)}")
         vagrant = _Vagrant(folder)
         _validate(vagrant, folder)
         _up(vagrant)
@@ -91,26 +78,6 @@ def check(folder: Path) -> int:
 
 def _say(text: str) -> None:
     print(f"{time.monotonic() - _STARTED:7.1f} s  {text}", flush=True)
-
-
-def _start_libvirt(folder: Path) -> None:
-    for place in _PRIVATE:
-        own, there = folder / place, Path("/", place)
-        own.mkdir(parents=True)
-        there.mkdir(parents=True, exist_ok=True)
-        netns.run(None, ["mount", "--bind", str(own), str(there)])
-    Path("/etc/libvirt/libvirtd.conf").write_text(_LIBVIRTD)
-    Path("/etc/libvirt/qemu.conf").write_text(_QEMU)
-    netns.run(None, ["libvirtd", "--daemon", "--pid-file", "/run/libvirt/libvirtd.pid"])
-    said = wait_until(lambda: _virsh("version", "--daemon"), 60, "libvirtd to answer")
-    _say(f"libvirtd runs, for this alone: {said.splitlines()[-1]}")
-
-
-def _virsh(*args: str) -> str:
-    try:
-        return netns.run(None, ["virsh", "--quiet", "--connect", "qemu:///system", *args])
-    except netns.CommandError:
-        return ""
 
 
 class _Vagrant:
@@ -225,10 +192,10 @@ _FOLDERS: Final = ("controller", "explain", "flows", "mapping", "topo", "example
 
 def _destroy(vagrant: _Vagrant) -> None:
     vagrant.run("destroy", "--force")
-    _expect("machines left", "", _virsh("list", "--all", "--name").strip())
-    networks: Sequence[str] = _virsh("net-list", "--all", "--name").split()
+    _expect("machines left", "", private_libvirt.virsh("list", "--all", "--name").strip())
+    networks: Sequence[str] = private_libvirt.virsh("net-list", "--all", "--name").split()
     _expect("networks left", [], [name for name in networks if name.startswith(("lockgate", "vagrant"))])
-    volumes = [line.split()[0] for line in _virsh("vol-list", "default").splitlines() if line.strip()]
+    volumes = [line.split()[0] for line in private_libvirt.virsh("vol-list", "default").splitlines() if line.strip()]
     _expect(
         "disks left, but for the box", [], [name for name in volumes if not name.startswith("lockgate-lab_vagrant_box")]
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,18 +27,6 @@ PORT: Final = 8443
 TAP: Final = "web"
 """The machine's device on br-guest."""
 UUID: Final = "6c6f636b-6761-7465-2d62-6d632d746573"
-_PRIVATE: Final = ("etc/libvirt", "var/lib/libvirt", "var/log/libvirt", "var/cache/libvirt", "run/libvirt")
-_LIBVIRTD: Final = 'auth_unix_rw = "none"\nmdns_adv = 0\n'
-_QEMU: Final = """\
-user = "root"
-group = "root"
-security_driver = "none"
-dynamic_ownership = 0
-remember_owner = 0
-cgroup_controllers = []
-namespaces = []
-stdio_handler = "file"
-"""
 _DOMAIN: Final = """\
 <domain type='qemu'>
   <name>machine</name><uuid>{uuid}</uuid>
@@ -85,10 +74,6 @@ class Emulator:
 
     def start(self) -> None:
         """Start libvirt, the emulator, and define the machine, which is off."""
-        for name in _PRIVATE:
-            (self.folder / name).mkdir(parents=True)
-        (self.folder / "etc/libvirt/libvirtd.conf").write_text(_LIBVIRTD)
-        (self.folder / "etc/libvirt/qemu.conf").write_text(_QEMU)
         domain = _DOMAIN.format(uuid=UUID, mac=self._mac, tap=self._tap, console=self.console)
         (self.folder / "domain.xml").write_text(domain)
         self._certificate()
@@ -103,14 +88,12 @@ class Emulator:
         )
         (self.folder / "emulator.conf").write_text(config)
         netns.ip(self._host.namespace, f"tuntap add dev {self._tap} mode tap\nlink set dev {self._tap} up")
-        mounts = "\n".join(f"mount --bind {self.folder / name} /{name}" for name in _PRIVATE)
+        libvirt = "from pathlib import Path; from topo import private_libvirt; "
+        libvirt += f"private_libvirt.start(Path({str(self.folder)!r}), {self._host.namespace!r})"
         emulator = Path(sys.prefix, "emulator/bin/sushy-emulator")
         script = textwrap.dedent(f"""\
             set -e
-            mkdir -p {" ".join(f"/{name}" for name in _PRIVATE)}
-            {mounts.replace(chr(10), chr(10) + " " * 12)}
-            ip netns exec {self._host.namespace} libvirtd --daemon
-            until virsh -q list >/dev/null 2>&1; do sleep 0.2; done
+            {sys.executable} -c {shlex.quote(libvirt)}
             virsh -q pool-define-as default dir --target /var/lib/libvirt/images
             virsh -q pool-build default
             virsh -q pool-start default
