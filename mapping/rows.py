@@ -45,7 +45,7 @@ READ_COLUMNS: dict[str, tuple[str, ...]] = {
 
 STATUS_COLUMNS: dict[str, tuple[str, ...]] = {
     "Host": ("applied_seq", "status", "drops"),
-    "Provision": ("host", "port", "state", "step", "image", "problem", "owner", "heard", "power", "since"),
+    "Provision": ("host", "port", "device", "state", "step", "image", "problem", "owner", "heard", "power", "since"),
 }
 """What controllers, and the tool that provisions, report; it decides no flow."""
 

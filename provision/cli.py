@@ -17,12 +17,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from explain.cli import Via
 from explain.hosts import DEFAULT_VIA, UnreachableError
 from mapping import values
 from mapping.cli_common import Settings, console, settings
 from mapping.errors import MappingError
 from mapping.writer import Writer
-from provision import order, redfish
+from provision import redfish
 from provision.lab import LabMachine
 from provision.machine import Machine
 from provision.order import Event, Run
@@ -40,13 +41,6 @@ BootSeconds = Annotated[float, typer.Option("--boot-timeout", min=1, help="Secon
 Wipe = Annotated[
     str | None,
     typer.Option(envvar="LOCKGATE_WIPE", help="A command that wipes the machine; LOCKGATE_HOST and _PORT name it."),
-]
-Via = Annotated[
-    str,
-    typer.Option(
-        envvar="LOCKGATE_VIA",
-        help="How a command is run on a host; {host} is its name. In the lab: 'lockgate lab exec {host} --'.",
-    ),
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Look every two seconds, until Ctrl-C.")]
 OnFault = Annotated[Policy, typer.Option("--policy", help="What is done about what is wrong.")]
@@ -72,7 +66,10 @@ def provision(
     LOCKGATE_BMC_CREDENTIALS names. A run that was broken off is gone on with by the same command.
     """
     options = settings(context)
-    where = values.parse_device(device or port)
+    try:
+        where = values.parse_device(device or port)
+    except ValueError as error:
+        raise MappingError(f"{error}: or name the machine's with --device") from None
     with Writer(options.remotes) as writer:
         site = Site(writer, via, options.cause)
         run, show = _run(options, Ledger(writer), site, _machine(site, host, port, where))
@@ -88,7 +85,7 @@ def release(context: typer.Context, *, port: PortArgument, wipe: Wipe = None, vi
         if record is None:
             raise MappingError(f"port {port} is provisioned on no host: look with `lockgate host list`")
         site = Site(writer, via, options.cause)
-        machine = _machine(site, record.host, port, site.device(port))
+        machine = _machine(site, record.host, port, record.device)
         run, show = _run(options, Ledger(writer), site, machine)
         show.end(run.release(record.host, port, _wiping(wipe, record.host, port) if wipe else None))
 
@@ -187,6 +184,3 @@ class _Show:
         else:
             for_port = f" for port {record.port}" if record.port else ""
             self._out.print(Text(f"host {record.host} is {record.state}{for_port}", "green"))
-
-
-__all__ = ["attest", "order", "provision", "release"]

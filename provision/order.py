@@ -16,7 +16,7 @@ from typing import Final
 
 from mapping.errors import MappingError
 from provision.machine import Machine, MachineError
-from provision.record import Ledger, Record, State, Step
+from provision.record import Ledger, Record, State, Step, TakenOverError
 from provision.site import Closed, Site
 
 POWER_SECONDS: Final = 120.0
@@ -66,9 +66,9 @@ class Run:
         if record.state is State.ACTIVE:
             return self.ledger.write(record, owner="")
         if record.state not in (State.CLOSING, State.DEPLOYING):
-            columns = {"port": port, "image": image, "problem": "", "since": int(time.time())}
+            columns = {"port": port, "device": device, "image": image, "problem": "", "since": int(time.time())}
             record = self.ledger.write(record, state=State.CLOSING, step=Step.POWER_OFF, **columns)
-        return self._guarded(record, lambda at: self._deploy(at, device, boot_seconds))
+        return self._guarded(record, lambda at: self._deploy(at, boot_seconds))
 
     def release(self, host: str, port: str, wipe: Callable[[], None] | None) -> Record:
         """Take `host` back from the guest of `port`.
@@ -84,6 +84,8 @@ class Run:
     def _guarded(self, record: Record, work: Callable[[Record], Record]) -> Record:
         try:
             return work(record)
+        except TakenOverError:
+            raise  # what is so now is the other run's doing
         except MappingError as error:
             problem = f"{record.host}: {error}" if record.host not in str(error) else str(error)
             closed = self._close(record)
@@ -101,12 +103,12 @@ class Run:
             "" if closed else f". Its port is unbound, and host {record.host} has not confirmed it: turn it off by hand"
         )
 
-    def _deploy(self, record: Record, device: str, boot_seconds: float) -> Record:
+    def _deploy(self, record: Record, boot_seconds: float) -> Record:
         beat = self._beat(record)
         if _ORDER[record.step] < _ORDER[Step.POWER_ON] or not self._may_go_on(record):
-            record = self._power_off(record, device)
+            record = self._power_off(record)
             record = self._begin(record, Step.BIND, state=State.DEPLOYING)
-            self.site.bind(record.port, record.host, device)
+            self.site.bind(record.port, record.host, record.device)
             if not self.site.confirm(record.host, APPLIED_SECONDS, beat):
                 raise MappingError(self.site.why_not_confirmed(record.host))
             self._end(record)
@@ -138,13 +140,12 @@ class Run:
         return confirmed and not self.site.faults(record.host)
 
     def _take_back(self, record: Record, wipe: Callable[[], None] | None) -> Record:
-        place = self.site.device(record.port)
-        record = self._power_off(record, place)
+        record = self._power_off(record)
         record = self._begin(record, Step.UNBIND)
         self.site.unbind(record.port)
         self._end(record)
         record = self._begin(record, Step.CONFIRM)
-        closed: Closed = self.site.closed(record.port, record.host, place, APPLIED_SECONDS, self._beat(record))
+        closed: Closed = self.site.closed(record.port, record.host, record.device, APPLIED_SECONDS, self._beat(record))
         if closed.problem:
             raise MappingError(closed.problem)
         self.machine.eject()
@@ -153,17 +154,17 @@ class Run:
         if wipe:
             wipe()
         self._end(record)
-        columns = {"port": "", "image": "", "owner": "", "since": int(time.time())}
+        columns = {"port": "", "device": "", "image": "", "owner": "", "since": int(time.time())}
         return self.ledger.write(record, state=State.AVAILABLE, step=Step.DONE, **columns)
 
-    def _power_off(self, record: Record, device: str) -> Record:
+    def _power_off(self, record: Record) -> Record:
         record = self._begin(record, Step.POWER_OFF)
         self.machine.turn_off()
         self._wait(lambda: not self.machine.is_on(), POWER_SECONDS, record, _not_off(record.host))
         # A BMC may say so and be wrong. What the port receives comes from a machine that runs.
-        before = self.site.received(record.host, device)
+        before = self.site.received(record.host, record.device)
         self.sleep(QUIET_SECONDS)
-        if before is not None and self.site.received(record.host, device) != before:
+        if before is not None and self.site.received(record.host, record.device) != before:
             raise MachineError(
                 f"the BMC of host {record.host} says that it is off, and frames still come: cut its power by hand"
             )

@@ -31,6 +31,10 @@ _UNUSED: Final = {"state": "available", "step": "done"}
 COLUMNS: Final = rows.STATUS_COLUMNS["Provision"]
 
 
+class TakenOverError(MappingError):
+    """Another run has the row now: this one must touch nothing more of the host."""
+
+
 class State(enum.StrEnum):
     """Where a host is between two tenants."""
 
@@ -64,6 +68,8 @@ class Record:
     host: str
     port: str
     """Empty while it is available."""
+    device: str
+    """The machine's on br-guest: also known while the port is bound nowhere."""
     state: State
     step: Step
     image: str
@@ -122,14 +128,14 @@ class Ledger:
         """Write columns of a row that this run holds; without any, say that it still does.
 
         Raises:
-            MappingError: another run has taken it.
+            TakenOverError: another run has taken it.
         """
         found, hosts, _ = self._select()
         row = next(row for row in found if hosts[_ref(row["host"])] == record.host)
         try:
             return self._take(record.host, {**row, "owner": record.owner}, columns)
         except ConflictError:
-            raise MappingError(
+            raise TakenOverError(
                 f"host {record.host}: another run of the tool has taken over: leave it to that one"
             ) from None
 
@@ -203,6 +209,7 @@ def _record(row: Row, hosts: dict[RowId, str], ports: dict[RowId, str]) -> Recor
     return Record(
         hosts[_ref(row["host"])],
         ports.get(_ref(row["port"]), ""),
+        row["device"],
         State(row["state"]),
         Step(row["step"]),
         row["image"],

@@ -78,10 +78,6 @@ class Site:
         self._seq = snapshot.config_seq
         return bound is not None and bound.host is not None and snapshot.hosts[bound.host].name == host
 
-    def device(self, port: str) -> str:
-        """A port's device, where it is."""
-        return self._port(port).device
-
     def confirm(self, host: str, seconds: float, beat: Callable[[], None]) -> bool:
         """Wait until the host's switches have confirmed the last change; return whether they have."""
         end = time.monotonic() + seconds

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from explain import audit
-from explain.hosts import Switch, UnreachableError
+from explain.hosts import Switch
 from explain.site import Site as Switches
 from flows.flow import COOKIE_MARK, COOKIE_MARK_SHIFT
 from flows.pipeline import BR_GUEST, BR_NIC
@@ -74,7 +74,7 @@ class Watcher:
             UnreachableError: the host could not be asked.
         """
         snapshot = self._site.snapshot()
-        host = next(each for each in snapshot.hosts.values() if each.name == self._host)
+        host = self._site.host(snapshot, self._host)
         wrong: dict[str, Callable[[], str]] = {
             fault.what: lambda fault=fault: self._mend_bridge(fault)  # type: ignore[misc]
             for fault in attest.faults(self._site.configuration(self._host), host, self._controllers)
@@ -126,6 +126,3 @@ class Watcher:
 
 def _flow(finding: audit.Finding) -> str:
     return f"{finding.bridge}: a flow is {finding.kind}: {finding.installed or finding.desired}"
-
-
-__all__ = ["Alarm", "Policy", "UnreachableError", "Watcher"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mapping.writer import Writer
 from provision.record import Step
 from tests.provision.conftest import Tool
 
@@ -44,7 +45,7 @@ def test_killed_at_each_step_and_run_again_it_ends_in_the_same_state_with_one_bo
     for step in STEPS:
         program, counted = boots(tmp_path)
         counted.unlink(missing_ok=True)
-        words = ("provision", "web", "--host", "host-a", "--image", str(program))
+        words = ("provision", "web", "--host", "host-a", "--device", "nic0", "--image", str(program))
         kill_at(tool, step, *words)
         assert tool.record()["state"] in ("closing", "deploying")
         tool(*words)
@@ -58,6 +59,7 @@ def test_killed_at_each_step_and_run_again_it_ends_in_the_same_state_with_one_bo
         found = tool.record()
         assert (found["state"], found["port"], found["power"]) == ("available", None, "off")
         assert tool.port("web")["host"] is None
+        assert "nic0" not in tool.lab.hosts["host-a"].vsctl("list-ports", "br-guest").split()
 
 
 def test_one_at_a_time_and_one_port_at_a_time(lab_tool: Tool, tmp_path: Path) -> None:
@@ -76,6 +78,39 @@ def test_one_at_a_time_and_one_port_at_a_time(lab_tool: Tool, tmp_path: Path) ->
     assert "`lockgate release web` first" in tool("provision", "more", "--host", "host-a", fails=True)
     assert "host-b has no BMC" in tool("provision", "more", "--host", "host-b", fails=True)
     assert "still needed" in tool("host", "delete", "host-a", fails=True)
+
+
+def test_who_has_lost_the_row_touches_nothing_more(lab_tool: Tool, tmp_path: Path) -> None:
+    """It was stopped for so long that another run has taken over, and has bound the port."""
+    tool = lab_tool
+    program, counted = boots(tmp_path)
+    with tool.popen("provision", "web", "--host", "host-a", "--image", str(program)) as process:
+        assert process.stdout
+        for line in process.stdout:
+            event = json.loads(line)
+            if event["step"] == Step.CHECK and not event["done"]:
+                break
+        process.send_signal(signal.SIGSTOP)
+        with Writer([tool.lab.control.remote]) as writer:
+            writer.record([{"op": "update", "table": "Provision", "where": [], "row": {"owner": "other@elsewhere:1"}}])
+        process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate(timeout=120)
+    assert "another run of the tool has taken over" in out
+    assert tool.port("web")["host"] == "host-a", "it has closed a port that is the other run's"
+    assert not counted.exists()
+
+
+def test_what_cannot_be_is_one_clear_error(lab_tool: Tool) -> None:
+    for words, said in {
+        ("provision", "a-port-with-a-long-name", "--host", "host-a"): "name the machine's with --device",
+        ("provision", "web", "--host", "nosuch"): "there is no host 'nosuch'",
+        ("provision", "nosuch", "--host", "host-a"): "there is no port 'nosuch'",
+        ("release", "web"): "is provisioned on no host",
+        ("attest", "nosuch"): "there is no host 'nosuch'",
+    }.items():
+        out = lab_tool(*words, fails=True)
+        assert said in out
+        assert "Traceback" not in out
 
 
 def test_a_host_that_is_not_as_it_must_be_gets_no_power(lab_tool: Tool, tmp_path: Path) -> None:
