@@ -13,15 +13,12 @@ from ipaddress import IPv4Network, ip_address
 from typing import Final, Self
 
 from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC
-from mapping.model import IPAddress, Port, Snapshot, guest_mtu
+from mapping.model import SUBSTRATE_MTU, IPAddress, Port, Snapshot, guest_mtu
 
 CONTROL_NETWORK: Final = IPv4Network("198.51.100.0/24")
 CONTROL_IP: Final = CONTROL_NETWORK[1]
 _FIRST_HOST: Final = 10
 MAX_HOSTS: Final = CONTROL_NETWORK.num_addresses - _FIRST_HOST - 1
-
-ENCAPSULATION_BYTES: Final = 100
-"""What the largest encapsulation adds to an inner IP packet, with room."""
 
 UPLINK: Final = "uplink"
 MGMT: Final = "mgmt"
@@ -96,12 +93,7 @@ class Spec:
                 for number, host in enumerate(hosts)
             ],
             [guest_spec(snapshot, port, snapshot.hosts[port.host].name) for port in ports if port.host],
-            max(
-                [
-                    *(host.substrate_mtu for host in hosts),
-                    *(vpc.mtu + ENCAPSULATION_BYTES for vpc in snapshot.vpcs.values() if vpc.mtu),
-                ]
-            ),
+            max((host.substrate_mtu for host in hosts), default=SUBSTRATE_MTU),
         )
 
     def to_json(self) -> str:

@@ -6,15 +6,17 @@ from dataclasses import replace
 from typing import Final
 
 from scapy.layers.inet import ICMP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, IPv6ExtHdrFragment
-from scapy.packet import Packet
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, ICMPv6PacketTooBig, IPv6ExtHdrFragment
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
 
 from flows.pipeline import Reason
-from tests.attack.case import ATTACKER, Fate, Sight, at_guest, guest
+from tests.attack.case import ATTACKER, Fate, Sight, at_guest, guest, marker, told
 from tests.attack.setting import (
     BROADCAST,
     ECHO_REPLY,
     ECHO_REPLY6,
+    MTU,
     OTHER_SUBNET,
     OTHER_SUBNET_IPV6,
     ROUTER,
@@ -48,6 +50,19 @@ def _far6(packet: Packet, hlim: int = 1) -> Packet:
     return eth() / ip6(dst=OTHER_SUBNET_IPV6, hlim=hlim) / packet
 
 
+def _of_size(packet: Packet, size: int) -> bytes:
+    """The packet, filled up to this size of IP packet. A cable lets 4 bytes more through than its MTU, for a tag."""
+    end = marker("larger than the MTU")
+    filler = bytes(len(Ether()) + size - len(packet) - len(end)) + end
+    return bytes(packet / Raw(filler))
+
+
+def _tells_the_mtu(reply: Packet) -> bool:
+    if ICMPv6PacketTooBig in reply:
+        return bool(reply[ICMPv6PacketTooBig].mtu == MTU)
+    return ICMP in reply and (reply[ICMP].type, reply[ICMP].code, reply[ICMP].nexthopmtu) == (3, 4, MTU)
+
+
 ROUTING: Final = [
     guest(
         "to the router",
@@ -76,5 +91,11 @@ ROUTING: Final = [
         eth() / ip(dst=OTHER_SUBNET, ttl=1, frag=5) / UDP(),
         _far6(ICMPv6DestUnreach()),
         _far6(IPv6ExtHdrFragment(offset=5, nh=17) / UDP()),
+    ),
+    guest(
+        "larger than the MTU",
+        told(_tells_the_mtu),
+        *(_of_size(eth() / head / UDP(), MTU + more) for head in (ip(), ip(flags="DF"), ip6()) for more in (1, 4)),
+        mtu=9000,
     ),
 ]

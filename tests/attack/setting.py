@@ -102,6 +102,8 @@ OTHER_SUBNET, OTHER_SUBNET_IPV6 = "10.9.0.9", "fd00:9::9"
 ROUTER, ROUTER_IPV6, ROUTER_MAC = "10.0.0.1", "fd00::1", "0a:00:5e:00:00:01"
 ROUTER_LINK_LOCAL: Final = "fe80::1"
 UNMAPPED, UNMAPPED_IPV6 = "10.0.0.99", "fd00::99"
+MTU: Final = 1450
+"""Of guests: what a substrate of 1500 leaves beside Geneve's or VXLAN's header."""
 BROADCAST: Final = "ff:ff:ff:ff:ff:ff"
 NEIGHBOUR, NEIGHBOUR_MAC = "192.0.2.66", "0a:00:00:00:00:66"
 

@@ -1,5 +1,6 @@
 """The lab that a mapping asks for."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -47,9 +48,12 @@ def test_vteps_share_one_network_that_holds_them_all() -> None:
     assert [host.vtep for host in mixed] == ["192.0.2.1/24", "2001:db8::1/62", "2001:db8:0:3::1/62"]
 
 
-def test_the_substrate_carries_the_largest_guest_packet_wrapped() -> None:
-    assert Spec.of(snapshot("192.0.2.1")).substrate_mtu == 1500
-    assert Spec.of(snapshot("192.0.2.1", mtu=8900)).substrate_mtu == 9000
+def test_the_substrate_carries_what_the_host_with_the_largest_says() -> None:
+    small = snapshot("192.0.2.1", "192.0.2.2")
+    assert Spec.of(small).substrate_mtu == 1500
+    h1, h2 = small.hosts.values()
+    large = replace(small, hosts={h1.uuid: h1, h2.uuid: replace(h2, substrate_mtu=9000)})
+    assert Spec.of(large).substrate_mtu == 9000
 
 
 def test_a_lab_reads_what_it_wrote_down() -> None:
