@@ -34,6 +34,7 @@ _ANSWERS: Final = [
     ofp_event.EventOFPPortStatsReply,
     ofp_event.EventOFPBundleCtrlMsg,
     ofp_event.EventOFPMeterDescStatsReply,
+    ofp_event.EventOFPMeterStatsReply,
     ofp_event.EventOFPBarrierReply,
     ofp_event.EventOFPErrorMsg,
 ]

@@ -103,6 +103,7 @@ class Counters:
                     self._read_drops(counters, bridge, reconciler, own)
                     if bridge == BR_GUEST:
                         _read_ports(counters, reconciler, own)
+                        self._read_meters(counters, reconciler, own)
                 except SwitchError:
                     continue
 
@@ -118,20 +119,34 @@ class Counters:
                     reasons[cookie] = reason, port
         counted = reconciler.switch.counted(TABLES[bridge]["DROP"].number)
         for cookie, more in counters.added(bridge, {key: counted[key] for key in counted.keys() & reasons.keys()}):
-            reason, of = reasons[cookie]
-            counters.drops[reason.label] += more.packets
-            if of and of.name in counters.ports:
-                of_port = counters.ports[of.name]
-                of_port.packets[reason.label] += more.packets
-                of_port.bytes[reason.label] += more.bytes
-                self._say(counters.name, of_port.vpc, of.name, reason, more.packets)
+            self._dropped(counters, *reasons[cookie], more)
+
+    def _read_meters(self, counters: HostCounters, reconciler: Reconciler, own: OwnPorts) -> None:
+        ofports = reconciler.switch.ofports
+        reasons = {
+            meter: (reason, port)
+            for port, _ in own
+            if port.device in ofports
+            for meter, reason in drops.of_meters(ofports[port.device]).items()
+        }
+        counted = reconciler.switch.metered()
+        for meter, more in counters.added("meters", {key: counted[key] for key in counted.keys() & reasons.keys()}):
+            self._dropped(counters, *reasons[meter], more)
+
+    def _dropped(self, counters: HostCounters, reason: Reason, of: Port | None, more: Traffic) -> None:
+        counters.drops[reason.label] += more.packets
+        if of and of.name in counters.ports:
+            of_port = counters.ports[of.name]
+            of_port.packets[reason.label] += more.packets
+            of_port.bytes[reason.label] += more.bytes
+            self._say(counters.name, of_port.vpc, of.name, reason, more.packets)
 
     def _say(self, host: str, vpc: str, port: str, reason: Reason, packets: int) -> None:
         if reason.harmless or (port, reason.label) in self._said:
             return
         self._said[port, reason.label] = time.monotonic()
         about = {"host": host, "vpc": vpc, "port": port, "reason": reason.label}
-        text = "%s: %d packet(s) from port %s of VPC %s dropped as %s: %s"
+        text = "%s: %d packet(s) at port %s of VPC %s dropped as %s: %s"
         log.warning(text, host, packets, port, vpc, reason.label, reason.meaning, extra=about)
 
 

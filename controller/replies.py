@@ -109,6 +109,13 @@ def meters(reply: Any) -> Iterator[tuple[int, Meter]]:
         yield meter.meter_id, Meter(unit, drops[0].rate, drops[0].burst_size) if alike else Meter(unit, 0, 0)
 
 
+def metered(reply: Any) -> Iterator[tuple[int, Traffic]]:
+    """The id of each meter in one part of a meter statistics reply, and what it has dropped."""
+    for meter in reply.body:
+        bands = meter.band_stats
+        yield meter.meter_id, Traffic(sum(b.packet_band_count for b in bands), sum(b.byte_band_count for b in bands))
+
+
 def changed_by_others(reply: Any) -> set[int]:
     """The cookies of flows that somebody else has put where a flow monitor reply says; our own changes are abbreviated.
 

@@ -98,6 +98,14 @@ class Switch:
         self.finish(self._ask(xid, [wire.read_ports(xid)], read, _is_last_part))
         return found
 
+    def metered(self) -> dict[int, Traffic]:
+        """Meter id -> what it has dropped."""
+        found: dict[int, Traffic] = {}
+        xid = next(_xids)
+        read = partial(_metered, found)
+        self.finish(self._ask(xid, [wire.read_meter_counts(xid)], read, _is_last_part))
+        return found
+
     def meters(self) -> Meters:
         """All its meters."""
         meters: Meters = {}
@@ -166,6 +174,10 @@ class Switch:
 
 def _update(found: dict[int, tuple[Traffic, Traffic]], reply: Any) -> None:
     found.update(replies.port_traffic(reply))
+
+
+def _metered(found: dict[int, Traffic], reply: Any) -> None:
+    found.update(replies.metered(reply))
 
 
 def _certified(connection: Any) -> str | None:

@@ -280,3 +280,8 @@ METER_UNITS: Final = {"kbps": ofp.OFPMF_KBPS, "pktps": ofp.OFPMF_PKTPS}
 def read_meters(xid: int) -> bytes:
     """The message that asks for all meters."""
     return _message(parser.OFPMeterDescStatsRequest(_PROTOCOL, 0, ofp.OFPM_ALL), xid)
+
+
+def read_meter_counts(xid: int) -> bytes:
+    """The message that asks what all meters have counted."""
+    return _message(parser.OFPMeterStatsRequest(_PROTOCOL, 0, ofp.OFPM_ALL), xid)

@@ -20,7 +20,7 @@ from explain.audit import Finding
 from explain.hosts import DEFAULT_VIA, UnreachableError
 from explain.packet import Packet, Proto
 from explain.site import Bridge, Site
-from flows.pipeline import BR_GUEST, BR_NIC, TABLES, Reason
+from flows.pipeline import BR_GUEST, BR_NIC, METERED, TABLES, Reason
 from mapping import status, wanted
 from mapping.cli_common import RefusedError, console, follow, print_json, settings
 from mapping.model import Host, Port, Snapshot
@@ -86,7 +86,7 @@ def explain(context: typer.Context, *, what: What, host: Hosts = None, via: Via 
     """Tell which row is behind a flow, what it does, and where it is installed; or what a reason to drop means."""
     options = settings(context)
     if reason := next((each for each in Reason if what in (each.label, str(each.number))), None):
-        given = [f"{table.bridge} {table.name}" for table in _given(reason)]
+        given = _given(reason)
         found = {"reason": reason.label, "number": reason.number, "meaning": reason.meaning, "by": given}
         if options.json:
             print_json(found)
@@ -250,9 +250,12 @@ def _cookie(text: str) -> int:
     return cookie
 
 
-def _given(reason: Reason) -> list[Any]:
+def _given(reason: Reason) -> list[str]:
+    """The tables that drop for this reason, or what else does."""
+    if reason in METERED:
+        return [f"{BR_GUEST}, a meter"]
     tables = (table for bridge in TABLES.values() for table in bridge.values())
-    return [table for table in tables if reason in (table.miss, *table.named_misses)]
+    return [f"{table.bridge} {table.name}" for table in tables if reason in (table.miss, *table.named_misses)]
 
 
 def _explained(site: Site, host: Host, cookie: int) -> list[dict[str, Any]]:

@@ -1,4 +1,7 @@
-"""Rules of the table DROP: what is refused is counted by reason, and that of a guest by its port as well."""
+"""Rules of the table DROP: what is refused is counted by reason, and that of a guest by its port as well.
+
+What a meter drops meets no table: it is the meter that counts it, which is one port's.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Final
 
 from flows.fields import IN_PORT, REASON
 from flows.flow import Flow, flow
+from flows.meter import MeterKind, meter_id
 from flows.pipeline import TABLES, Reason, reasons
 from flows.priority import OWN, PASS
 
@@ -44,3 +48,17 @@ def port_cookies(bridge: str, in_port: int) -> dict[int, Reason]:
     """Which reason the flows of a port count, by cookie."""
     counted = (reason for reason in reasons(bridge) if reason not in NOT_A_GUESTS)
     return dict(zip((flow.cookie for flow in of_port(bridge, in_port)), counted, strict=True))
+
+
+_METERED: Final = {
+    MeterKind.PUNT: Reason.ASKED_TOO_MUCH,
+    MeterKind.FROM_GUEST_KBPS: Reason.FROM_GUEST_LIMIT,
+    MeterKind.FROM_GUEST_PPS: Reason.FROM_GUEST_LIMIT,
+    MeterKind.TO_GUEST_KBPS: Reason.TO_GUEST_LIMIT,
+    MeterKind.TO_GUEST_PPS: Reason.TO_GUEST_LIMIT,
+}
+
+
+def of_meters(device: int) -> dict[int, Reason]:
+    """Why the meters of a port whose device is this OpenFlow port drop, by the meter's id."""
+    return {meter_id(device, kind): reason for kind, reason in _METERED.items()}

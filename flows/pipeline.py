@@ -109,6 +109,10 @@ class Reason(enum.Enum):
     GROUP_FROM_GUEST = 40, "a guest sent what no rule of its security groups allows"
     GROUP_TO_GUEST = 41, "somebody sent a guest what no rule of its security groups allows"
 
+    ASKED_TOO_MUCH = 48, "a guest asked the controller more than its port may: configuration, or to be told of errors"
+    FROM_GUEST_LIMIT = 49, "a guest sent more than its port's limits let it"
+    TO_GUEST_LIMIT = 50, "a guest was sent more than its port's limits let it receive"
+
     TTL_EXPIRED = 31, "a guest's packet had no hop left to its VPC's router: it is told, as far as its meter allows"
     TO_ROUTER = 30, "a guest sent something other than a ping to its router"
 
@@ -170,6 +174,8 @@ def _bridge(bridge: str, *rows: tuple[str, str, set[Field], set[str], bool, Reas
 
 
 R = Reason
+METERED: Final = frozenset({R.ASKED_TOO_MUCH, R.FROM_GUEST_LIMIT, R.TO_GUEST_LIMIT})
+"""Reasons for which meters of br-guest drop, and count, what no table then does."""
 TRACKED: Final = (IN_PORT, VNI, CT_STATE, CONJUNCTION, ETH_TYPE, IP_PROTO, IP_FRAG)
 """What rules of groups match on each way, besides the peer and the ports."""
 ND: Final = (ETH_TYPE, IP_PROTO, ICMPV6_TYPE, ICMPV6_CODE)

@@ -24,7 +24,7 @@ SECONDS = 2
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     file = tmp_path_factory.mktemp("mapping") / "three.yaml"
     file.write_text(TWO_HOSTS + C)
-    with Lab("limits") as lab:
+    with Lab(f"lim{os.getpid()}") as lab:
         lab.up(file)
         yield lab
 

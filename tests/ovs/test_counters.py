@@ -10,10 +10,12 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 
 from mapping import rows
+from mapping.model import UNLIMITED, Limits
 from mapping.writer import Writer
 from tests.build import DB, SPY, WEB
 from tests.ovs.conftest import World
 from tests.ovs.test_cli import Lockgate
+from tests.ovs.test_limits import MANY, limit, passed, to_db
 from topo import bridges
 from topo.waiting import wait_until
 
@@ -76,8 +78,29 @@ def test_packets_and_bytes_by_port_and_by_reason(lockgate: Lockgate, world: Worl
     assert shown[0] == f"port web of VPC blue (VNI 5001): {WEB.mac}, 10.0.0.11, fd00::11"
     assert ["dropped,", "spoofed_ip", "3", str(3 * len(SPOOFED))] in [line.split() for line in shown]
     world.controller.says(
-        "host-a: 3 packet(s) from port web of VPC blue dropped as spoofed_ip: a guest sent from an IP address"
+        "host-a: 3 packet(s) at port web of VPC blue dropped as spoofed_ip: a guest sent from an IP address"
     )
+
+
+LIMITS = {
+    "from_guest_limit": ("web", Limits(from_guest_pps=1), UNLIMITED),
+    "to_guest_limit": ("db", UNLIMITED, Limits(to_guest_pps=1)),
+}
+
+
+@pytest.mark.parametrize("reason", LIMITS)
+def test_what_is_beyond_a_ports_limit_is_counted_for_it(lockgate: Lockgate, world: World, reason: str) -> None:
+    port, *limits = LIMITS[reason]
+    assert reason not in traffic(lockgate, port)
+    limit(world, *limits)
+    try:
+        dropped = MANY - passed(world, reason.encode())
+        assert dropped > 0
+        wanted = {"packets": dropped, "bytes": dropped * len(to_db(reason.encode()))}
+        eventually(lockgate, port, lambda found: found.get(reason) == wanted)
+        assert reason not in traffic(lockgate, "db" if port == "web" else "web")
+    finally:
+        limit(world)
 
 
 def test_sums_do_not_shrink_when_flows_go(lockgate: Lockgate, world: World) -> None:
