@@ -93,21 +93,45 @@ app.add_typer(lab_app, name="lab")
 def main() -> None:
     """Run the command. Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
     ours, rest = _split(sys.argv[1:])
-    words = [*ours, *rest]
+    as_json = ours[:1] == ["--json"]
     try:
-        app(words, prog_name="lockgate")
+        code = app([*ours, *rest], prog_name="lockgate", standalone_mode=False)
+    except RefusedError as error:
+        code = _refused(error.problems, as_json=as_json)
     except MappingError as error:
-        if words[:1] == ["--json"]:
-            print_json({"error": str(error), "problems": getattr(error, "problems", [str(error)])})
-        else:
-            for problem in error.problems if isinstance(error, RefusedError) else [str(error)]:
-                Console(stderr=True, highlight=False).print(problem, style="red", markup=False, soft_wrap=True)
-        sys.exit(1)
+        code = _refused([str(error)], as_json=as_json)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        code = _refused([f"{place}{error.strerror}: name another place, or run this as who may"], as_json=as_json)
+    except typer.TyperException as error:
+        code = _misused(error, as_json=as_json)
+    sys.exit(int(code or 0))
+
+
+def _refused(problems: list[str], *, as_json: bool) -> int:
+    """Say what is wrong, a line each."""
+    lines = ["; ".join(filter(None, map(str.strip, problem.splitlines()))) for problem in problems]
+    if as_json:
+        print_json({"error": "\n".join(lines), "problems": lines})
+    else:
+        out = Console(stderr=True, highlight=False)
+        for line in lines:
+            out.print(line, style="red", markup=False, soft_wrap=True)
+    return 1
+
+
+def _misused(error: typer.TyperException, *, as_json: bool) -> int:
+    """Say what is wrong with how the command was given; of a group without a command, its help has been shown."""
+    if said := " ".join(error.format_message().split()):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "lockgate"
+        _refused([f"{said.rstrip('.')}: `{command} --help` shows how"], as_json=as_json)
+    return error.exit_code
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """--json and the reason, which people write last; and the rest. What follows `lab` or `--` is not ours to read."""
-    end = next((place for place, word in enumerate(words) if word in ("lab", "--")), len(words))
+    """--json and the reason, which people write last; and the rest. What follows `--` is not ours to read."""
+    end = words.index("--") if "--" in words else len(words)
     first: list[str] = []
     rest: list[str] = []
     read = iter(words[:end])

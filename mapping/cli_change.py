@@ -73,7 +73,7 @@ def edit(context: typer.Context, kind: KindArgument, name: NameArgument) -> None
         kept.write(text)
     file = Path(kept.name)
     _run_editor(file)
-    if file.read_text() == text:
+    if file.read_text() == text and not options.json:
         file.unlink()
         console().print("nothing to do: the text is as it was")
         return

@@ -74,6 +74,14 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
+def say(context: typer.Context, words: str, **data: object) -> None:
+    """What was done: words for people, an object for programs."""
+    if settings(context).json:
+        print_json(data)
+    else:
+        console().print(words, markup=False, soft_wrap=True)
+
+
 def follow(replica: Replica, options: Settings) -> None:
     """Wait until the replica has what the database says.
 

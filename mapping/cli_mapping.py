@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mapping import cluster, operate, service, supervisor
-from mapping.cli_common import console, print_json, settings, show_table
+from mapping.cli_common import console, print_json, say, settings, show_table
 from mapping.errors import MappingError
 from mapping.supervisor import Plan
 from mapping.tls import Identity
@@ -161,29 +161,22 @@ Backup = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
 def backup(context: typer.Context, out: Backup) -> None:
     """Write the whole database, as of one moment, into a file."""
     size = operate.backup(settings(context).remotes, out)
-    _say(context, f"{out}: {size} bytes", file=str(out), size=size)
+    say(context, f"{out}: {size} bytes", file=str(out), size=size)
 
 
 def restore(context: typer.Context, file: Backup) -> None:
     """Make the database what a backup says, in one transaction. On a member's machine, over its unix socket."""
     config_seq = operate.restore(settings(context).remotes, file)
-    _say(context, f"restored from {file}, config_seq {config_seq}", file=str(file), config_seq=config_seq)
+    say(context, f"restored from {file}, config_seq {config_seq}", file=str(file), config_seq=config_seq)
 
 
 def compact(context: typer.Context, file: DatabaseFile = service.DEFAULT_FILE) -> None:
     """Have this machine's member write its file anew, without what is past."""
     before, after = operate.compact(file.absolute())
-    _say(context, f"{file}: {before} bytes before, {after} after", file=str(file), before=before, after=after)
+    say(context, f"{file}: {before} bytes before, {after} after", file=str(file), before=before, after=after)
 
 
 def convert(context: typer.Context) -> None:
     """Bring the running database to this program's schema, rows and all. On a member's machine, by its unix socket."""
     before, after = operate.convert(settings(context).remotes)
-    _say(context, f"schema version {before} is now {after}", before=before, after=after)
-
-
-def _say(context: typer.Context, words: str, **data: object) -> None:
-    if settings(context).json:
-        print_json(data)
-    else:
-        console().print(words, markup=False, soft_wrap=True)
+    say(context, f"schema version {before} is now {after}", before=before, after=after)

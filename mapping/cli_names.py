@@ -18,7 +18,7 @@ from mapping.writer import Writer
 
 Which = Callable[[str], bool]
 
-KINDS: Final = {"vpc": "Vpc", "host": "Host", "port": "Port", "mapping": "Mapping"}
+KINDS: Final = {"vpc": "Vpc", "host": "Host", "group": "SecurityGroup", "port": "Port", "mapping": "Mapping"}
 _AT_MOST_MS: Final = 2000
 """How long a shell waits for names at most."""
 
@@ -112,11 +112,13 @@ def _names(context: typer.Context, table: str) -> list[str]:
 
 KindArgument = Annotated[
     str,
-    typer.Argument(metavar="KIND", help="vpcs, hosts, ports or mappings.", autocompletion=_complete_kind),
+    typer.Argument(metavar="KIND", help="vpcs, hosts, groups, ports or mappings.", autocompletion=_complete_kind),
 ]
 KindOrAllArgument = Annotated[
     str,
-    typer.Argument(metavar="[KIND]", help="vpcs, hosts, ports or mappings; else all.", autocompletion=_complete_kind),
+    typer.Argument(
+        metavar="[KIND]", help="vpcs, hosts, groups, ports or mappings; else all.", autocompletion=_complete_kind
+    ),
 ]
 _NAME_HELP: Final = "A row's name; of a mapping VPC/ADDRESS."
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help=_NAME_HELP, autocompletion=_complete_name)]

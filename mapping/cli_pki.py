@@ -11,7 +11,7 @@ import typer
 
 from mapping import pki
 from mapping.certificates import ROLES
-from mapping.cli_common import console, print_json, settings, show_table
+from mapping.cli_common import print_json, say, settings, show_table
 from mapping.pki import Entry, Pki
 
 app = typer.Typer(no_args_is_help=True, help="Certificates of hosts, operators, controllers and database members.")
@@ -30,7 +30,7 @@ Finish = Annotated[bool, typer.Option("--finish", help="Let go of the old author
 def init(context: typer.Context, folder: Folder = pki.DEFAULT_FOLDER) -> None:
     """Make the authorities: one for each role, in a folder of their keeper's."""
     Pki(folder).init()
-    _say(context, f"authorities for {', '.join(ROLES)} certificates are in {folder}", folder=str(folder))
+    say(context, f"authorities for {', '.join(ROLES)} certificates are in {folder}", folder=str(folder))
 
 
 @app.command(epilog="Example: lockgate pki issue host host-a --out host-a-tls")
@@ -45,14 +45,14 @@ def issue(
 ) -> None:
     """Make a key and a certificate. Put the folder where the holder is; programs that run take up what is replaced."""
     entry = Pki(folder).issue(role, name, out, days=days)
-    _say(context, f"{role} {name}: good until {_date(entry)}, in {out}", **_as_json(entry))
+    say(context, f"{role} {name}: good until {_date(entry)}, in {out}", **_as_json(entry))
 
 
 @app.command(epilog="Example: lockgate pki trust --out member-1-tls")
 def trust(context: typer.Context, out: Out, folder: Folder = pki.DEFAULT_FOLDER) -> None:
     """Put the present trust files into a folder: what to give out after `revoke` and `rotate`."""
     Pki(folder).write_trust(out)
-    _say(context, f"the trust files in {out} are as they should be now", out=str(out))
+    say(context, f"the trust files in {out} are as they should be now", out=str(out))
 
 
 @app.command(epilog="Example: lockgate pki revoke host host-a")
@@ -60,7 +60,7 @@ def revoke(context: typer.Context, role: Role, name: Whose, folder: Folder = pki
     """Revoke all certificates of a name. They are refused wherever the new trust files are (`lockgate pki trust`)."""
     found = Pki(folder).revoke(role, name)
     words = f"{len(found)} certificate(s) of {role} {name} revoked: give out the trust files"
-    _say(context, words, revoked=[_as_json(each) for each in found])
+    say(context, words, revoked=[_as_json(each) for each in found])
 
 
 @app.command(epilog="Example: lockgate pki rotate host")
@@ -68,7 +68,7 @@ def rotate(context: typer.Context, role: Role, *, finish: Finish = False, folder
     """Replace an authority: rotate, give out trust files, issue anew, give out those, rotate --finish, trust files."""
     Pki(folder).rotate(role, finish=finish)
     words = "the old one is trusted no more" if finish else "the old one is still trusted"
-    _say(context, f"{role} certificates have a new authority; {words}: give out the trust files", role=role)
+    say(context, f"{role} certificates have a new authority; {words}: give out the trust files", role=role)
 
 
 @app.command(epilog="Example: lockgate pki show --json")
@@ -89,10 +89,3 @@ def _date(entry: Entry) -> str:
 def _as_json(entry: Entry) -> dict[str, str]:
     shown = {"role": entry.role, "name": entry.name, "serial": entry.serial, "state": entry.state}
     return {**shown, "expires": entry.expires.isoformat()}
-
-
-def _say(context: typer.Context, words: str, **data: object) -> None:
-    if settings(context).json:
-        print_json(data)
-    else:
-        console().print(words, markup=False, soft_wrap=True)

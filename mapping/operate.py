@@ -134,7 +134,8 @@ def restore(remotes: Sequence[str], file: Path) -> int:
     Raises:
         MappingError: the file is no backup of this database, or the database refuses.
     """
-    name = service.run(["ovsdb-tool", "db-name", str(file)], f"{file} is no backup").strip()
+    problem = f"{file} is no backup that `lockgate mapping backup` wrote"
+    name = service.run(["ovsdb-tool", "db-name", str(file)], problem).strip()
     if name != schema.DATABASE:
         raise MappingError(f"{file} is a backup of {name}, not of {schema.DATABASE}: name another")
     with Writer(remotes) as writer:

@@ -82,7 +82,7 @@ def appctl(folder: Path, name: str, *words: str) -> str:
     """
     control = folder / f"{name}.ctl"
     argv = ["ovs-appctl", "--timeout=5", "-t", str(control), *words]
-    return run(argv, f"no server of the mapping database is to be reached at {control}")
+    return run(argv, f"is `lockgate mapping serve` running, with this --file? nobody answers at {control}")
 
 
 def prepare(file: Path, remotes: Sequence[str], *, relay: bool = False) -> None:
@@ -140,7 +140,8 @@ def _sockets(remotes: Sequence[str]) -> list[Path]:
 
 
 def _check_schema(file: Path) -> None:
-    name = run(["ovsdb-tool", "db-name", str(file)], f"{file} is no database, or cannot be read").strip()
+    problem = f"{file} is no database, or cannot be read: choose another with --file"
+    name = run(["ovsdb-tool", "db-name", str(file)], problem).strip()
     if name != schema.DATABASE:
         raise MappingError(f"{file} holds the database {name}, not {schema.DATABASE}: choose another file with --file")
     if subprocess.run(["ovsdb-tool", "db-is-standalone", str(file)], check=False, capture_output=True).returncode:

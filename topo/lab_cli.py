@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -15,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mapping.cli_common import print_json, say, settings
+from mapping.errors import MappingError
 from topo.lab import DEFAULT, Lab
 from topo.netns import CommandError
 from topo.spec import LabError
@@ -26,17 +27,20 @@ app = typer.Typer(no_args_is_help=True, help="Hosts and their guests in network 
 Name = Annotated[str, typer.Option("--name", "-n", help="Which lab: several stand side by side.")]
 
 
-@app.command()
+@app.command(epilog="Example: lockgate lab up -f examples/two-hosts.yaml")
 def up(
+    context: typer.Context,
     file: Annotated[Path, typer.Option("--file", "-f", help="The mapping to build hosts and guests for.")] = EXAMPLE,
     name: Name = DEFAULT,
 ) -> None:
     """Make the lab that a mapping file describes, and program it. One that is so already is left as it is."""
     started = time.monotonic()
-    out = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False, soft_wrap=True, quiet=settings(context).json)
     with _as_root():
         lab = Lab(name, lambda text: out.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {text}"))
         lab.up(file)
+        if settings(context).json:
+            print_json(lab.status())
     option = "" if name == DEFAULT else f" -n {name}"
     guests = list(lab.guests.values())
     out.print("\nTry next:")
@@ -50,22 +54,19 @@ def up(
     out.print(f"  lockgate lab down{option}")
 
 
-@app.command()
-def status(
-    name: Name = DEFAULT,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+@app.command(epilog="Example: lockgate lab status --json")
+def status(context: typer.Context, name: Name = DEFAULT) -> None:
     """Show what a lab is made of, and whether it runs. Exit status 1 if it is not up."""
     with _as_root():
         found = Lab(name).status()
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
+    if settings(context).json:
+        print_json(found)
     else:
         _show(found)
     raise typer.Exit(found["state"] != "up")
 
 
-@app.command("exec")
+@app.command("exec", epilog="Example: lockgate lab exec blue-web -- ping -c 3 10.0.0.12")
 def execute(
     where: Annotated[str, typer.Argument(metavar="NAME", help="A guest, a host, `control` or `substrate`.")],
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run there.")],
@@ -77,29 +78,25 @@ def execute(
     os.execvpe(argv[0], argv, os.environ | env)  # noqa: S606  # no shell is wanted
 
 
-@app.command()
-def down(name: Name = DEFAULT) -> None:
+@app.command(epilog="Example: lockgate lab down")
+def down(context: typer.Context, name: Name = DEFAULT) -> None:
     """Remove a lab, whatever state it is in: its processes, namespaces and folder."""
     with _as_root():
         Lab(name).down()
+    say(context, f"lab {name} is no more", lab=name)
 
 
 @contextmanager
 def _as_root() -> Iterator[None]:
-    """Errors become one message. SIGTERM and a closed terminal are as Ctrl-C: what was begun is removed."""
+    """Errors become one line. SIGTERM and a closed terminal are as Ctrl-C: what was begun is removed."""
     if os.geteuid():
-        _fail("a lab is made of network namespaces, which only root may make: run it with sudo")
+        raise MappingError("a lab is made of network namespaces, which only root may make: run it with sudo")
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
     try:
         yield
     except (CommandError, LabError, OSError) as error:
-        _fail(str(error))
-
-
-def _fail(problem: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"lockgate lab: {problem}", markup=False)
-    raise typer.Exit(1)
+        raise MappingError(str(error)) from None
 
 
 def _show(found: dict[str, object]) -> None:

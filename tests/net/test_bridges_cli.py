@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests import shapes
 from topo import kernel_filter, netns
 from topo.lab import Lab
 from topo.waiting import wait_until
@@ -23,7 +24,10 @@ def bridges(lab: Lab, *args: str, **env: str) -> str:
     """Run `lockgate bridges` on host h1."""
     host = lab.host("h1")
     argv = [sys.executable, "-m", "mapping.cli", "bridges", *args]
-    return netns.run(host.namespace, argv, env={**os.environ, **host.ovs.env, **env})
+    said = netns.run(host.namespace, argv, env={**os.environ, **host.ovs.env, **env})
+    if "--json" in args:
+        shapes.check(f"bridges {args[0]}", said)
+    return said
 
 
 def test_a_host_that_is_built_already_is_left_as_it_is(lab: Lab) -> None:
@@ -52,10 +56,11 @@ def test_a_guest_is_taken_off_and_put_on_again(lab: Lab) -> None:
     assert bridges(lab, "unplug", "a") == "done\n"
     try:
         assert not a.ping(b.ip, seconds=0.2)
-        assert bridges(lab, "unplug", "a") == "nothing to do: it is so already\n"
+        assert json.loads(bridges(lab, "unplug", "a", "--json")) == {"changed": False, "notes": []}
     finally:
         assert bridges(lab, "plug", "a") == "done\n"
     assert bridges(lab, "plug", "a") == "nothing to do: it is so already\n"
+    assert json.loads(bridges(lab, "plug", "a", "--json")) == {"changed": False, "notes": []}
     # Its flows wait for the controller, which hears of the new ports.
     wait_until(lambda: a.ping(b.ip), 20, "an answer")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import shapes
 from topo import netns
 from topo.capture import send
 from topo.host import Host
@@ -231,7 +232,9 @@ def test_a_moved_guest_is_plugged_at_its_new_host_only(make_lab: MakeLab) -> Non
 
 def test_status_and_exec_on_the_command_line(lab: Lab) -> None:
     with lockgate("status", "-n", lab.name, "--json") as status:
-        found = json.loads(status.communicate()[0])
+        out = status.communicate()[0]
+    shapes.check("lab status", out)
+    found = json.loads(out)
     assert status.returncode == 0
     assert (found["state"], found["controller"]) == ("up", True)
     assert [host["programmed"] for host in found["hosts"]] == [True, True]
@@ -244,8 +247,25 @@ def test_status_and_exec_on_the_command_line(lab: Lab) -> None:
             said = executed.communicate()
         assert executed.returncode == 0, said
     with lockgate("exec", "-n", lab.name, "nobody", "--", "true") as executed:
-        assert "no 'nobody'" in executed.communicate()[1]
+        _, error = executed.communicate()
+        assert "has no 'nobody'" in error
+        assert error.count("\n") == 1
     assert executed.returncode == 1
+
+
+def test_a_lab_comes_and_goes_on_the_command_line(make_lab: MakeLab, two_hosts: Path) -> None:
+    lab = make_lab(None)
+    for words in (["up", "-f", str(two_hosts)], ["down"]):
+        with lockgate(*words, "-n", lab.name, "--json") as running:
+            out, err = running.communicate()
+        assert (running.returncode, err) == (0, "")
+        shapes.check(f"lab {words[0]}", out)
+        assert json.loads(out)["lab"] == lab.name
+    with lockgate("up", "-n", lab.name, "-f", "/nowhere.yaml", "--json") as running:
+        out, err = running.communicate()
+    assert (running.returncode, err) == (1, "")
+    assert json.loads(out)["error"].startswith("/nowhere.yaml: No such file")
+    assert traces(lab) == []
 
 
 def test_a_packet_is_traced_through_the_labs_hosts(lab: Lab) -> None:

@@ -20,6 +20,7 @@ from mapping import cli, service
 from mapping.model import Port
 from mapping.session import Session
 from mapping.writer import Writer
+from tests import shapes
 from tests.build import HOST_B, SPY, WEB
 from tests.conftest import Figure
 from tests.ovs.conftest import World
@@ -57,6 +58,8 @@ class Lockgate:
             cli.main()
         out, err = self._capsys.readouterr()
         assert ended.value.code == code, out + err
+        if "--json" in words and (name := shapes.command(words)):
+            shapes.check(name, out)
         return Run(code, out, err)
 
     def reports(self, name: str, applied_seq: int, **said: str) -> None:
@@ -142,7 +145,7 @@ REFUSED = [
     ("port set blue-web --limit speed=9", "limit 'speed': choose from_guest_kbps, to_guest_kbps, from_guest_pps"),
     ("port set blue-web --allow 10.0.0.1", "allowed 10.0.0.1 holds 10.0.0.1, the router of 10.0.0.0/24: choose one"),
     ("port set blue-web --allow 192.168.0.0/24", "allowed 192.168.0.0/24 is outside its VPC's subnets and routes"),
-    ("get things", "kind 'things': choose vpcs, hosts, ports, mappings"),
+    ("get things", "kind 'things': choose vpcs, hosts, groups, ports, mappings"),
     ("describe port blue-wev", "there is no port blue-wev: did you mean 'blue-web'?"),
     ("--db unix:/nowhere watch", "no mapping database at unix:/nowhere"),
     ("diff -f /nowhere.yaml", "/nowhere.yaml: No such file or directory: name a YAML file"),
@@ -372,23 +375,11 @@ def test_wrong_usage(lockgate: Lockgate, words: list[str]) -> None:
     lockgate(*words, code=2)
 
 
-def commands() -> list[list[str]]:
-    named = [[table, verb] for table in ("vpc", "host", "port", "mapping") for verb in ("add", "list", "delete")]
-    verbs = ["trace", "explain", "audit"]
-    verbs += ("apply", "status", "get", "describe", "diff", "edit", "delete", "export", "import", "watch", "history")
-    named += [["port", verb] for verb in ("set", "show", "move", "unbind")] + [
-        ["mapping", "move"],
-        ["mapping", "serve"],
-        ["host", "drain"],
-    ]
-    return [*named, *([verb] for verb in verbs)]
-
-
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_help_gives_an_example(lockgate: Lockgate, words: list[str]) -> None:
-    shown = " ".join(lockgate(*words, "--help").out.split())
+@pytest.mark.parametrize("command", sorted(shapes.commands()))
+def test_help_gives_an_example(lockgate: Lockgate, command: str) -> None:
+    shown = " ".join(lockgate(*command.split(), "--help").out.split())
     assert "Example: lockgate " in shown
-    assert " ".join(words) in shown.partition("Example:")[2]
+    assert command in shown.partition("Example:")[2]
 
 
 def test_serve_until_interrupted(tmp_path: Path) -> None:

@@ -247,7 +247,9 @@ def test_why_a_server_does_not_start(tmp_path: Path, remote: str) -> None:
 def test_files_that_are_no_mapping_database(tmp_path: Path) -> None:
     file = tmp_path / "file.db"
     file.write_text("junk\n")
-    with pytest.raises(MappingError, match=r"is no database, or cannot be read: ovsdb error: .*unexpected file format"):
+    with pytest.raises(
+        MappingError, match=r"is no database, or cannot be read: .*ovsdb error: .*unexpected file format"
+    ):
         service.prepare(file, [])
     file.unlink()
     subprocess.run(["ovsdb-tool", "create", str(file), "/usr/share/openvswitch/vswitch.ovsschema"], check=True)

@@ -19,6 +19,7 @@ from mapping.errors import MappingError
 from mapping.replica import Replica
 from mapping.session import Session
 from mapping.writer import Writer
+from tests import shapes
 from tests.ovs.dummy import LOOPBACK
 from tests.site import Site, free_port, shake_hands, transact
 from topo.waiting import wait_until
@@ -42,7 +43,8 @@ class Served:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(self._argv, env=self._env, stdout=log, stderr=log)
-        wait_until(lambda: "listening" in self.log.read_text(), WITHIN, f"{self.folder}: {self.log.read_text()}")
+        wait_until(lambda: "\n}\n" in self.log.read_text(), WITHIN, f"{self.folder}: {self.log.read_text()}")
+        shapes.check("mapping serve", self.log.read_text().partition("\n}\n")[0] + "}")
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
@@ -131,6 +133,7 @@ def test_status_shows_the_members_who_leads_and_who_is_gone(members: list[Served
         argv = [sys.executable, "-m", "mapping.cli", "--db", ",".join(words), "mapping", "status", "--file", file]
         done = subprocess.run([*argv, "--json"], capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
+        shapes.check("mapping status", done.stdout)
         return json.loads(done.stdout)
 
     unix = [each.remote for each in members]

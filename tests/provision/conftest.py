@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import shapes
 from tests.provision import image
 from tests.provision.emulator import PORT, TAP, UUID, Emulator
 from topo import bridges, netns, port_filter
@@ -63,6 +64,7 @@ class Tool:
         with self.popen(*words) as process:
             out, _ = process.communicate(timeout=400)
         assert (process.returncode != 0) == fails, out
+        shapes.check(shapes.command(words), out)
         return out
 
     def record(self) -> dict[str, Any]:
