@@ -8,6 +8,12 @@ STAMP := $(VENV)/.installed
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # As root no file is left in the tree that the next run as an ordinary user could not replace.
 AS_ROOT := $(SUDO) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 $(RUN)
+ROOT_TESTS := $(AS_ROOT) pytest -p no:cacheprovider
+
+# Tests wait more than they work, so files of tests run side by side; then, one by one, the tests that measure.
+JOBS ?= $(shell expr $$(nproc) + 1)
+TOGETHER := -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not alone"
+ALONE := -m alone
 
 # Ordinary users of Debian do not have the folders of system programs on their path.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -46,23 +52,27 @@ demo: setup ## Two hosts and their guests in namespaces, end to end
 mininet: setup ## Every Mininet topology, by mn itself: pingall, and whether it gives what it should
 	$(AS_ROOT) topo.mininet_check
 
-test: test-unit test-ovs test-net attack ## All tests but those of real machines: provision-test, vagrant-smoke, vagrant-test
+test: provision-setup $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## All tests but vagrant-test, as root; some 20 minutes
+	$(ROOT_TESTS) $(TOGETHER) tests
+	$(ROOT_TESTS) $(ALONE) tests
 
 test-unit: setup ## Tests that need nothing
 	$(RUN) pytest tests/unit
 
 test-ovs: setup ## Tests on a private Open vSwitch, without root
-	$(RUN) pytest tests/ovs
+	$(RUN) pytest $(TOGETHER) tests/ovs
 
 test-net: setup ## Tests with real traffic between namespaces, as root
-	$(AS_ROOT) pytest -p no:cacheprovider tests/net
+	$(ROOT_TESTS) $(TOGETHER) tests/net
+	$(ROOT_TESTS) $(ALONE) tests/net
 
 fault: setup ## Three members of the database under load, and five minutes of faults at random, as root
 	$(SUDO) env CI=$(CI) PYTHONDONTWRITEBYTECODE=1 LOCKGATE_FAULT_SECONDS=300 \
 		$(RUN) pytest -p no:cacheprovider tests/net/test_cluster_faults.py
 
 attack: setup ## A malicious guest and a malicious neighbour on the substrate try all that docs/security.md names, as root
-	$(AS_ROOT) pytest -p no:cacheprovider tests/attack
+	$(ROOT_TESTS) $(TOGETHER) tests/attack
+	$(ROOT_TESTS) $(ALONE) tests/attack
 
 flood: setup ## A guest floods its host at full speed for 30 s and more: what becomes of its cache, and of another guest
 	$(SUDO) env FLOOD_SECONDS=30 PYTHONDONTWRITEBYTECODE=1 $(RUN) pytest -p no:cacheprovider tests/attack/test_storm.py
@@ -70,13 +80,13 @@ flood: setup ## A guest floods its host at full speed for 30 s and more: what be
 vagrant-box: $(BOX)/lockgate.box ## A box of Debian for the virtual machines, from its packages alone; a minute
 
 vagrant-smoke: $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## Two virtual machines with the kernel's datapath, without KVM; some 6 minutes
-	$(AS_ROOT) pytest -p no:cacheprovider tests/lab
+	$(ROOT_TESTS) tests/lab
 
 vagrant-test: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## `vagrant up` of three machines, and the demo in one of them; some 20 minutes without KVM
 	$(AS_ROOT) topo.vagrant_check
 
 provision-test: provision-setup ## A real machine's firmware and kernel, turned on by Redfish, over and over broken off, as root
-	$(AS_ROOT) pytest -p no:cacheprovider tests/provision
+	$(ROOT_TESTS) tests/provision
 
 lint: setup ## ruff and mypy
 	$(RUN) ruff check

@@ -18,7 +18,6 @@ settings.register_profile("lockgate", deadline=None)
 settings.load_profile("lockgate")
 
 Figure = Callable[[str, object, str], None]
-FIGURES = pytest.StashKey[list[str]]()
 TESTS = Path(__file__).parent
 OPEN_VSWITCH = ("ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
 COMMANDS = {
@@ -35,6 +34,8 @@ AS_ROOT = {
     "provision": "make provision-test",
 }
 """Tiers that need root, and what runs them so."""
+LONGEST_FIRST = ("lab", "provision", "attack", "net", "ovs", "unit")
+"""Tiers, by how long their longest file takes."""
 
 
 def tier_of(item: pytest.Item) -> str:
@@ -64,13 +65,16 @@ def figure(request: pytest.FixtureRequest) -> Figure:
     """Print a measured figure at the end of the run: `figure("flows back", 0.021, "s")`. Figures decide nothing."""
 
     def note(name: str, value: object, unit: str) -> None:
-        request.config.stash.setdefault(FIGURES, []).append(f"{request.node.name}: {name}: {value} {unit}")
+        # A property of the test is brought from the process that ran it to the one that prints.
+        request.node.user_properties.append(("figure", f"{request.node.name}: {name}: {value} {unit}"))
 
     return note
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if figures := config.stash.get(FIGURES, []):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for category in ("passed", "failed") for report in terminalreporter.getreports(category)]
+    properties = [each for report in reports if report.when == "call" for each in report.user_properties]
+    if figures := [str(value) for name, value in properties if name == "figure"]:
         terminalreporter.section("measured")
         terminalreporter.write_line("\n".join(figures))
 
@@ -78,6 +82,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_itemcollected(item: pytest.Item) -> None:
     if tier_of(item) in COMMANDS:
         item.add_marker(tier_of(item))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files are handed out in this order when several processes share them: one that is handed out last must be short.
+    items.sort(key=lambda item: LONGEST_FIRST.index(tier_of(item)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -35,6 +35,8 @@ from topo.host import Host
 from topo.lab import Lab
 from topo.waiting import wait_until
 
+pytestmark = pytest.mark.alone
+
 SECONDS: Final = int(os.environ.get("FLOOD_SECONDS", "3"))
 TURNS: Final = 2
 CHANGES: Final = 20

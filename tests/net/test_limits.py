@@ -16,6 +16,8 @@ from tests.net.conftest import TWO_HOSTS
 from topo.lab import Lab
 from topo.waiting import wait_until
 
+pytestmark = pytest.mark.alone
+
 C = '  c: {vpc: red, host: h1, mac: "02:00:00:00:00:0c", addresses: [10.0.0.12]}\n'
 SECONDS = 2
 

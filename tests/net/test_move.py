@@ -23,6 +23,8 @@ from topo.guest import Guest
 from topo.lab import Lab
 from topo.waiting import wait_until
 
+pytestmark = pytest.mark.alone
+
 H3 = "  h3: {{vtep: 192.0.2.3, encap: {}}}\n"
 PORT = 7777
 
