@@ -141,9 +141,11 @@ TAGGED: Final = 0x1000
 
 WHOLE: Final = 0, 3
 """IP fragment bits of a packet that is none, as value and mask."""
+FRAGMENT: Final = 1, 1
+"""The same of any fragment, of which Open vSwitch shows no ports."""
 OAM: Final = 1, 1
 """Tunnel flag of Geneve's operations packets (RFC 8926, 3.4), as value and mask."""
-WORDS: Final = {(IP_FRAG, *WHOLE): "no", (TUN_FLAGS, *OAM): "+oam"}
+WORDS: Final = {(IP_FRAG, *WHOLE): "no", (IP_FRAG, *FRAGMENT): "yes", (TUN_FLAGS, *OAM): "+oam"}
 """Field, value and mask -> the word by which ovs-ofctl reads and writes it."""
 
 
@@ -192,10 +194,6 @@ class CtState(enum.IntFlag):
     RPL = 0x08
     INV = 0x10
     TRK = 0x20
-
-
-LATER_FRAGMENT: Final = 3
-"""Bits of `IP_FRAG` of every fragment but a packet's first: it has no L4 header."""
 
 
 class ArpOp(enum.IntEnum):

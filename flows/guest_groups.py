@@ -25,10 +25,10 @@ from flows.fields import (
     CT_STATE,
     ETH_TYPE,
     FAMILIES,
+    FRAGMENT,
     IN_PORT,
     IP_FRAG,
     IP_PROTO,
-    LATER_FRAGMENT,
     SCTP_DST,
     SCTP_SRC,
     TCP_DST,
@@ -129,8 +129,8 @@ def _states(value: CtState, care: CtState) -> FieldMatch:
 def _tracked(way: _Way, here: int, vni: int, zone: int) -> Iterator[Flow]:
     """What makes a port's connections known; and what passes besides what its rules say.
 
-    That is ICMP errors about a connection that is tracked; and what of a packet's fragments has no ports to look at.
-    The tracker has put these together first, so the packet's first fragment passes here as well, and is judged.
+    That is ICMP errors about a connection that is tracked, and fragments of one: the tracker has put them together, and
+    knows their ports, but tables are shown none, not even of the first. The kernel's datapath goes on with the whole.
     """
     new, established = _states(CtState.NEW, CtState.NEW), _states(CtState.EST, CtState.EST)
     yield flow(way.rules, OWN, {IN_PORT: here, **_states(CtState.REL, CtState.REL)}, [Goto(way.admit.name)])
@@ -139,8 +139,7 @@ def _tracked(way: _Way, here: int, vni: int, zone: int) -> Iterator[Flow]:
         ip: FieldMatch = {IN_PORT: here, ETH_TYPE: family.eth_type}
         yield flow(way.track, PASS, ip, [SetField(VNI, vni), Track(zone, way.rules.name)])
         yield flow(way.admit, OWN, {**ip, **new}, [Commit(zone), Goto(way.exit.name)])
-        later: FieldMatch = {IP_FRAG: (LATER_FRAGMENT, LATER_FRAGMENT)}
-        yield flow(way.rules, OWN, {**ip, **established, **later}, [Goto(way.admit.name)])
+        yield flow(way.rules, OWN, {**ip, **established, IP_FRAG: FRAGMENT}, [Goto(way.admit.name)])
 
 
 def _of_rules(way: _Way, here: int, rules: Iterable[Rule], *, stateful: bool) -> Iterator[Flow]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, UDPerror
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, UDPerror, fragment
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
@@ -111,6 +111,27 @@ def test_icmp_error_about_a_connection_passes_and_another_does_not(wires: Wires)
     assert_arrives(wires, Ether(bytes(unreachable(9000))), "web")
     # An error about nothing: the tracker can make nothing of it.
     assert_refused(wires, Ether(bytes(unreachable(9001))), "db", "group_from_guest")
+
+
+def test_fragments_pass_of_a_connection_that_is_known_and_of_no_other(wires: Wires) -> None:
+    wires.world.write(world_with(*BACK))
+
+    def fragments(number: int, port: int) -> list[bytes]:
+        whole = IP(src="10.0.0.11", dst="10.0.0.12", id=number) / UDP(sport=9100, dport=port) / Raw(b"x" * 3000)
+        return [bytes(Ether(src=WEB.mac, dst=ROUTER) / each) for each in fragment(IP(bytes(whole)), 1400)]  # type: ignore[no-untyped-call]
+
+    def arrive(frames: list[bytes]) -> list[bytes]:
+        before = len(wires.world.b.sent("db"))
+        wires.world.a.receive("web", *frames)
+        assert_arrives(wires, to_db(UDP(sport=3, dport=7)), "db")  # has its time, and comes after them
+        return [frame for frame in wires.world.b.sent("db")[before:] if len(frame) > 200]
+
+    assert arrive(fragments(1, 8050)) == []
+    assert_arrives(wires, to_db(UDP(sport=9100, dport=8050)), "db")
+    assert_arrives(wires, to_web(UDP(sport=8050, dport=9100)), "web")
+    known = fragments(2, 8050)
+    assert [frame[14:] for frame in arrive(known)] == [frame[14:] for frame in known]
+    assert arrive(fragments(3, 8101)) == []
 
 
 def test_who_may_send_only_some_things_sends_no_others(wires: Wires) -> None:
