@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,9 +18,10 @@ from controller.reconciler import Reconciler
 from controller.replies import Traffic
 from controller.switch import SwitchError
 from flows import drops
+from flows.filter_report import Counted
 from flows.pipeline import BR_GUEST, BR_NIC, TABLES, Reason
 from flows.ports import guest_patch, nic_patch
-from mapping.model import Port, RowId, Vpc
+from mapping.model import Host, Port, RowId, Vpc
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +108,15 @@ class Counters:
                         self._read_meters(counters, reconciler, own)
                 except SwitchError:
                     continue
+
+    def filtered(self, host: Host, port: Port, vpc: Vpc, counted: MappingABC[Reason, Counted]) -> None:
+        """What the filter ahead of a port has refused, as that host says, since it is there."""
+        counters = self.hosts.setdefault(host.uuid, HostCounters(host.name))
+        counters.ports.setdefault(port.name, PortCounters(vpc.name))
+        now = {reason.number: Traffic(*count) for reason, count in counted.items()}
+        by_number = {reason.number: reason for reason in counted}
+        for number, more in counters.added(f"filter {port.name}", now):
+            self._dropped(counters, by_number[number], port, more)
 
     def _read_drops(self, counters: HostCounters, bridge: str, reconciler: Reconciler, own: OwnPorts) -> None:
         reasons: dict[int, tuple[Reason, Port | None]] = {}

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final
 
 from ryu.lib import hub
+from ryu.ofproto import ofproto_v1_5 as ofp
 
 from controller import punts
 from controller.counters import Counters, OwnPorts
@@ -26,6 +27,7 @@ from controller.punted import Punted
 from controller.reconciler import Reconciler, datapaths
 from controller.reporter import Reporter
 from controller.switch import Switch
+from flows import filter_report
 from flows.pipeline import BR_GUEST, BR_NIC, TABLES
 from mapping.model import Host, RowId
 from mapping.replica import Replica
@@ -130,11 +132,16 @@ class Fleet:
             switch.take(message)
 
     def punted(self, datapath: Any, message: Any) -> None:
-        """A flow has sent a packet here."""
+        """A flow has sent a packet here, or a host's own program."""
         reconciler, ofport = self._reconciler(datapath), message.match["in_port"]
         port = reconciler.port_at(ofport) if reconciler else None
         if reconciler and port:
             linked = self._replica.linked
+            if message.reason == ofp.OFPR_PACKET_OUT:  # the host's own: no guest has sent it
+                counted = filter_report.read(message.data)
+                if reconciler.host and counted:
+                    self.counters.filtered(reconciler.host, port, linked.vpcs[port.vpc], counted)
+                return
             table = next(name for name, each in TABLES[BR_GUEST].items() if each.number == message.table_id)
             punts.take(reconciler.switch, ofport, table, Punted(message.data, port, linked.vpcs[port.vpc], linked))
 

@@ -112,6 +112,15 @@ class Reason(enum.Enum):
     ASKED_TOO_MUCH = 48, "a guest asked the controller more than its port may: configuration, or to be told of errors"
     FROM_GUEST_LIMIT = 49, "a guest sent more than its port's limits let it"
     TO_GUEST_LIMIT = 50, "a guest was sent more than its port's limits let it receive"
+    FILTER_TYPES = 51, "ahead of its port: neither ARP nor IP"
+    FILTER_HIDDEN = (
+        52,
+        "ahead of its port: neighbour discovery, or a DHCP server, hidden in fragments, or too many IPv6 headers",
+    )
+    FILTER_NEIGHBOURS = 53, "ahead of its port: more ARP and neighbour discovery than a port may send"
+    FILTER_PROTOCOLS = 54, "ahead of its port: more IP protocols that are new than a port may use"
+    FILTER_PAIRS = 55, "ahead of its port: more pairs of addresses and ports that are new than a port may use"
+    FILTER_FRAMES = 56, "ahead of its port: more frames than the port may send"
 
     TTL_EXPIRED = 31, "a guest's packet had no hop left to its VPC's router: it is told, as far as its meter allows"
     TO_ROUTER = 30, "a guest sent something other than a ping to its router"
@@ -176,6 +185,11 @@ def _bridge(bridge: str, *rows: tuple[str, str, set[Field], set[str], bool, Reas
 R = Reason
 METERED: Final = frozenset({R.ASKED_TOO_MUCH, R.FROM_GUEST_LIMIT, R.TO_GUEST_LIMIT})
 """Reasons for which meters of br-guest drop, and count, what no table then does."""
+FILTERED: Final = (
+    *(R.FILTER_TYPES, R.FILTER_HIDDEN, R.FILTER_NEIGHBOURS, R.FILTER_PROTOCOLS),
+    *(R.FILTER_PAIRS, R.FILTER_FRAMES),
+)
+"""Reasons for which the filter ahead of a guest's port (`topo.port_filter`) drops, before Open vSwitch."""
 TRACKED: Final = (IN_PORT, VNI, CT_STATE, CONJUNCTION, ETH_TYPE, IP_PROTO, IP_FRAG)
 """What rules of groups match on each way, besides the peer and the ports."""
 ND: Final = (ETH_TYPE, IP_PROTO, ICMPV6_TYPE, ICMPV6_CODE)

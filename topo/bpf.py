@@ -6,22 +6,26 @@ Written against bpf(2) and rtnetlink(7) alone: neither a compiler nor a library 
 from __future__ import annotations
 
 import ctypes
+import json
+import mmap
 import os
 import platform
 import re
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Mapping as MappingABC
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Final
 
 from topo import netns
 
 _CALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
-_MAP_CREATE, _MAP_LOOKUP, _PROG_LOAD = 0, 1, 5
+_MAP_CREATE, _PROG_LOAD = 0, 5
 _PROG_FD_BY_ID, _MAP_FD_BY_ID, _INFO_BY_FD = 13, 14, 15
 _ARRAY: Final = 2
+_MAPPED: Final = 1 << 10
+"""Its memory is to be seen by processes, too: bpf(2) says BPF_F_MMAPABLE."""
 _XDP: Final = 6
 _HAS_FRAGS: Final = 1 << 5
 """The program is content with the first buffer of a frame: without it no port of a large MTU takes it."""
@@ -121,17 +125,33 @@ def _encoded(operation: int, dst: int, src: int, offset: int, number: int) -> by
     return struct.pack("<BBhi", operation, src << 4 | dst, offset, number)
 
 
-def attach(namespace: str | None, interface: str, text: str, values: int) -> None:
+class Numbers:
+    """The 64-bit numbers that the one entry of a program's map has, where the program reads and writes them."""
+
+    def __init__(self, map_fd: int, count: int) -> None:
+        self._memory = memoryview(mmap.mmap(map_fd, 8 * count)).cast("Q")
+
+    def __getitem__(self, index: int) -> int:
+        return int(self._memory[index])
+
+    def __setitem__(self, index: int, number: int) -> None:
+        self._memory[index] = number
+
+
+def attach(namespace: str | None, interface: str, text: str, count: int, first: MappingABC[int, int]) -> None:
     """Put a program ahead of an interface, in the place of any before. It stays as long as the interface does.
 
-    `values` is how many 64-bit numbers its map's one entry has.
+    `count` is how many 64-bit numbers its map's one entry has, `first` what some of them are to begin with.
 
     Raises:
         BpfError: the kernel, or the interface, takes no such program.
     """
     try:
-        map_fd = _bpf(_MAP_CREATE, struct.pack("<IIII", _ARRAY, 4, 8 * values, 1))
+        map_fd = _bpf(_MAP_CREATE, struct.pack("<IIIII", _ARRAY, 4, 8 * count, 1, _MAPPED))
         try:
+            numbers = Numbers(map_fd, count)
+            for index, number in first.items():
+                numbers[index] = number
             program = _load(assemble(text, map_fd))
         finally:
             os.close(map_fd)
@@ -146,23 +166,31 @@ def attach(namespace: str | None, interface: str, text: str, values: int) -> Non
         ) from error
 
 
-def read(namespace: str, interface: str, values: int) -> list[int] | None:
-    """The numbers in the map of the program that is ahead of an interface; nothing if none is."""
-    found = re.search(r"prog/xdp id (\d+)", netns.run(namespace, ["ip", "link", "show", "dev", interface]))
-    if not found:
-        return None
-    program = _bpf(_PROG_FD_BY_ID, struct.pack("<II", int(found[1]), 0))
-    try:
+def attached(namespace: str | None) -> dict[str, int]:
+    """Which interfaces have a program ahead of them, and the program's number."""
+    links = json.loads(netns.run(namespace, ["ip", "-j", "link", "show"]))
+    return {link["ifname"]: link["xdp"]["prog"]["id"] for link in links if "xdp" in link}
+
+
+def numbers(program_id: int, count: int) -> Numbers:
+    """The numbers of a program's map.
+
+    Raises:
+        OSError: there is no such program, or its map is another.
+    """
+    with _open(_PROG_FD_BY_ID, program_id) as program:
         (map_id,) = _map_ids(program)
-    finally:
-        os.close(program)
-    map_fd = _bpf(_MAP_FD_BY_ID, struct.pack("<II", map_id, 0))
+    with _open(_MAP_FD_BY_ID, map_id) as map_fd:
+        return Numbers(map_fd, count)
+
+
+@contextmanager
+def _open(command: int, number: int) -> Iterator[int]:
+    found = _bpf(command, struct.pack("<II", number, 0))
     try:
-        key, value = ctypes.c_uint32(0), (ctypes.c_uint64 * values)()
-        _bpf(_MAP_LOOKUP, struct.pack("<IxxxxQQ", map_fd, ctypes.addressof(key), ctypes.addressof(value)))
+        yield found
     finally:
-        os.close(map_fd)
-    return list(value)
+        os.close(found)
 
 
 def _map_ids(program: int) -> list[int]:

@@ -18,7 +18,7 @@ from flows.pipeline import BR_GUEST
 from mapping.cli_common import console, print_json, settings
 from mapping.errors import MappingError
 from mapping.model import default_datapaths
-from topo import bridges, kernel_filter, netns, port_filter
+from topo import bridges, kernel_filter, netns, port_filter, port_watch
 from topo.bpf import BpfError
 from topo.bridges import HostBridges, Vsctl
 from topo.ovs import OpenVSwitch
@@ -110,6 +110,16 @@ def unplug(context: typer.Context, devices: Devices) -> None:
     _carry_out(context, partial(_each, bridges.unplug, devices), [])
 
 
+@app.command()
+def watch() -> None:
+    """Keep the filters ahead of guests' ports in step with the mapping, and report what they refuse, until ended.
+
+    Filters take the ports' own limits of packets from br-guest. Without this they go on, and `lockgate port show` does
+    not say what they refuse.
+    """
+    port_watch.watch(OpenVSwitch(_rundir()))
+
+
 def _plug_filtered(vsctl: Vsctl, device: str) -> None:
     """Put the filter ahead of a device before any frame of it gets past; not ahead of what is another bridge's."""
     known = vsctl("--bare", "--columns=name", "find", "Interface", f"name={device}").strip()
@@ -135,7 +145,7 @@ def _each(change: Callable[[Vsctl, str], None], devices: list[str], vsctl: Vsctl
 
 def _carry_out(context: typer.Context, change: Callable[[Vsctl], None], notes: list[str]) -> None:
     options = settings(context)
-    vsctl = OpenVSwitch(Path(os.environ.get("OVS_RUNDIR", _RUNDIR))).vsctl
+    vsctl = OpenVSwitch(_rundir()).vsctl
     try:
         before = _written(vsctl)
         change(vsctl)
@@ -151,6 +161,10 @@ def _carry_out(context: typer.Context, change: Callable[[Vsctl], None], notes: l
     out.print("done" if changed else "nothing to do: it is so already")
     for note in notes:
         out.print(f"note: {note}", style="yellow", markup=False)
+
+
+def _rundir() -> Path:
+    return Path(os.environ.get("OVS_RUNDIR", _RUNDIR))
 
 
 def _written(vsctl: Vsctl) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 from pathlib import Path
@@ -61,6 +62,8 @@ class Host:
             netns.ip(network, f"link set dev {far} master br0 up")
         self.ovs.start()
         self.build_bridges()
+        watch = [sys.executable, "-m", "topo.port_watch", str(self.ovs.folder)]
+        netns.start(self.namespace, watch, self.ovs.folder / "port_watch.log", os.environ | {"PYTHONUNBUFFERED": "1"})
 
     def build_bridges(self) -> None:
         """Make the bridges what they should be: what is so already is left as it is."""

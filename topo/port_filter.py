@@ -20,8 +20,11 @@ from __future__ import annotations
 
 import secrets
 import socket
+from collections.abc import Mapping as MappingABC
 from typing import Final
 
+from flows.filter_report import Counted
+from flows.pipeline import FILTERED, Reason
 from topo import bpf
 
 NEIGHBOURS_PER_SECOND: Final = 20
@@ -32,25 +35,24 @@ PROTOCOLS_AT_ONCE: Final = 16
 PROTOCOL_SECONDS: Final = 10
 """For so long after its last packet a protocol is no new one."""
 PAIRS_PER_SECOND: Final = 5000
-PAIRS_AT_ONCE: Final = 5000
-PAIRS: Final = 4096
-"""So many pairs, or fewer where two fall together, are known at a time."""
+PAIRS_AT_ONCE: Final = 10_000
+PAIRS: Final = 1 << 16
+"""So many pairs, or fewer where three fall together, are known at a time: half a megabyte for each port."""
 FRAMES_PER_SECOND: Final = 100_000
 FRAMES_AT_ONCE: Final = 10_000
+"""Unless the port has a limit of its own."""
 
-REFUSED: Final = {
-    "types": "neither ARP nor IP",
-    "hidden": "neighbour discovery, or a DHCP server, hidden in fragments; or more IPv6 headers than are looked past",
-    "neighbours": "more ARP and neighbour discovery than the port may send",
-    "protocols": "more IP protocols that are new than the port may use",
-    "pairs": "more pairs of addresses that are new than the port may use",
-    "frames": "more frames than the port may send",
-}
-"""What it counts."""
+
+def _name(reason: Reason) -> str:
+    return reason.label.removeprefix("filter_")
+
 
 _CLOCKS: Final = {"neighbours": 0, "protocols": 8, "pairs": 16, "frames": 24}
-_COUNTERS: Final = {name: 8 * (len(_CLOCKS) + number) for number, name in enumerate(REFUSED)}
-_SEEN: Final = 8 * (len(_CLOCKS) + len(REFUSED))
+_COST, _DEPTH = 32, 40
+"""What a frame takes of the clock of all frames, and how far that may lag behind: both in ns."""
+_COUNTERS: Final = {_name(reason): 48 + 16 * number for number, reason in enumerate(FILTERED)}
+"""Frames, and after them bytes."""
+_SEEN: Final = 48 + 16 * len(FILTERED)
 """Where in the map's entry what is: of each protocol, at _SEEN, when its last packet came."""
 _KNOWN: Final = _SEEN + 8 * 256
 """After these: of each pair of addresses that is known, a sum that tells it from others."""
@@ -63,10 +65,41 @@ _SUMMED: Final = {
 _SECOND: Final = 1_000_000_000
 _HEADERS: Final = 6
 """IPv6 headers that are looked past."""
-_HOP_BY_HOP, _UDP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _ICMPV6, _OPTIONS = 0, 17, 43, 44, 51, 58, 60
+_HOP_BY_HOP, _TCP, _UDP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _ICMPV6, _OPTIONS, _SCTP = (
+    0,
+    6,
+    17,
+    43,
+    44,
+    51,
+    58,
+    60,
+    132,
+)
 _DHCP_SERVER, _DHCPV6_SERVER = 67, 547
 _LINK_FIRST, _LINK_LAST, _MLD2 = 130, 137, 143
+_DEEPEST: Final = 1500
+"""Bytes of a frame within which ports are looked for."""
 _DROP, _PASS = 1, 2
+
+
+class Filter:
+    """One that is ahead of a port: what it has counted, and the port's own limit."""
+
+    def __init__(self, program_id: int) -> None:
+        self._numbers = bpf.numbers(program_id, _VALUES)
+
+    @property
+    def counted(self) -> MappingABC[Reason, Counted]:
+        """The frames that have ended here, and their bytes as far as the first buffer of each holds them."""
+        numbers = self._numbers
+        at = {reason: _COUNTERS[_name(reason)] // 8 for reason in FILTERED}
+        return {reason: Counted(numbers[index], numbers[index + 1]) for reason, index in at.items()}
+
+    def limit(self, frames_per_second: int, at_once: int) -> None:
+        """Let through no more of all frames than this."""
+        for index, number in _limits(frames_per_second, at_once).items():
+            self._numbers[index] = number
 
 
 def attach(namespace: str | None, interface: str) -> None:
@@ -77,13 +110,19 @@ def attach(namespace: str | None, interface: str) -> None:
     Raises:
         BpfError: the kernel does not take it. The port must then not be plugged.
     """
-    bpf.attach(namespace, interface, program(), _VALUES)
+    bpf.attach(namespace, interface, program(), _VALUES, _limits(FRAMES_PER_SECOND, FRAMES_AT_ONCE))
 
 
 def refused(namespace: str, interface: str) -> dict[str, int]:
-    """How many frames of the port have ended here, by what `REFUSED` calls them."""
-    counted = bpf.read(namespace, interface, _VALUES)
-    return {name: counted[at // 8] for name, at in _COUNTERS.items()} if counted else {}
+    """How many frames of the port have ended here, by why: the reasons of `FILTERED`, without their "filter_"."""
+    program_id = bpf.attached(namespace).get(interface)
+    counted = Filter(program_id).counted if program_id else {}
+    return {_name(reason): count.packets for reason, count in counted.items()}
+
+
+def _limits(frames_per_second: int, at_once: int) -> dict[int, int]:
+    cost = _SECOND // frames_per_second
+    return {_COST // 8: cost, _DEPTH // 8: cost * at_once}
 
 
 def program() -> str:
@@ -120,7 +159,14 @@ def program() -> str:
     *(u16)(r8 + 4) = r2
     {_rate("neighbours", NEIGHBOURS_PER_SECOND, NEIGHBOURS_AT_ONCE)}
     goto any
+    whole:
+    r3 = r1
+    r3 -= r8
+    goto met
     protocol:
+    r3 = -1
+    met:
+    *(u64)(r10 + -24) = r3
     *(u64)(r10 + -16) = r2
     r6 = r2
     r6 <<= 3
@@ -140,10 +186,10 @@ def program() -> str:
     *(u32)(r8 + 0) = r1
     *(u16)(r8 + 4) = r1
     any:
-    {_rate("frames", FRAMES_PER_SECOND, FRAMES_AT_ONCE)}
+    {_own_rate()}
     r0 = {_PASS}
     exit
-    {"".join(_refuse(name) for name in REFUSED)}
+    {"".join(_refuse(name) for name in _COUNTERS)}
     drop:
     r0 = {_DROP}
     exit
@@ -160,16 +206,16 @@ def _ipv4() -> str:
     r2 = *(u8)(r8 + 23)
     r3 = *(u16)(r8 + 20)
     if r3 & {socket.htons(0x1FFF)} goto protocol
+    r4 = *(u8)(r8 + 14)
+    r4 &= 15
+    r4 <<= 2
+    r1 = r8
+    r1 += r4
+    r1 += 14
     if r3 & {socket.htons(0x2000)} goto first
-    goto protocol
+    goto whole
     first:
     if r2 != {_UDP} goto protocol
-    r3 = *(u8)(r8 + 14)
-    r3 &= 15
-    r3 <<= 2
-    r1 = r8
-    r1 += r3
-    r1 += 14
     {_udp(_DHCP_SERVER)}
     """
 
@@ -189,7 +235,7 @@ def _ipv6() -> str:
     goto hidden
     last:
     if r2 == {_ICMPV6} goto icmpv6
-    if r5 == 0 goto protocol
+    if r5 == 0 goto whole
     if r2 != {_UDP} goto protocol
     {_udp(_DHCPV6_SERVER)}
     icmpv6:
@@ -259,8 +305,12 @@ def _header(step: int) -> str:
 
 
 def _pairs() -> str:
-    """r6 a sum of what makes a pair, with numbers that only this program knows: none can be made to equal another."""
+    """r6 a sum of what makes a pair, with numbers that only this program knows: none can be made to equal another.
+
+    Ports are part of it where the packet is whole. Each pair has two places where it may be known.
+    """
     sums = {name: "".join(_add(bytes_, at) for bytes_, at in parts) for name, parts in _SUMMED.items()}
+    places = (PAIRS - 1).bit_length()
     return f"""
     r6 = *(u64)(r10 + -16)
     r6 *= {_secret()}
@@ -270,22 +320,51 @@ def _pairs() -> str:
     r1 += 34
     if r1 > r9 goto short
     {sums["ipv4"]}
-    goto summed
+    goto addressed
     pair6:
     r1 = r8
     r1 += 54
     if r1 > r9 goto short
     {sums["ipv6"]}
+    addressed:
+    r3 = *(u64)(r10 + -24)
+    if r3 > {_DEEPEST} goto summed
+    r2 = *(u64)(r10 + -16)
+    if r2 == {_TCP} goto ports
+    if r2 == {_UDP} goto ports
+    if r2 != {_SCTP} goto summed
+    ports:
+    r1 = r8
+    r1 += r3
+    r2 = r1
+    r2 += 4
+    if r2 > r9 goto summed
+    r1 = *(u32)(r1 + 0)
+    r1 *= {_secret()}
+    r6 += r1
     summed:
     r1 = r6
-    r1 >>= {64 - (PAIRS - 1).bit_length()}
+    r1 >>= {64 - places}
     r1 <<= 3
     r1 += r7
     r2 = *(u64)(r1 + {_KNOWN})
     if r2 == r6 goto other
     *(u64)(r10 + -16) = r1
+    r1 = r6
+    r1 >>= {64 - 2 * places}
+    r1 &= {PAIRS - 1}
+    r1 <<= 3
+    r1 += r7
+    r2 = *(u64)(r1 + {_KNOWN})
+    if r2 == r6 goto other
+    *(u64)(r10 + -24) = r1
     {_rate("pairs", PAIRS_PER_SECOND, PAIRS_AT_ONCE)}
     r1 = *(u64)(r10 + -16)
+    r2 = *(u64)(r1 + {_KNOWN})
+    if r2 == 0 goto place
+    if r0 & 1024 goto place
+    r1 = *(u64)(r10 + -24)
+    place:
     *(u64)(r1 + {_KNOWN}) = r6
     goto other
     short:
@@ -324,20 +403,28 @@ def _rate(name: str, per_second: int, at_once: int, where: str = "") -> str:
     It lags behind by no more than what may come at once. Two processors that read it at the same moment set it on once:
     a port of one queue has one.
     """
-    cost, clock = _SECOND // per_second, _CLOCKS[name]
+    cost = _SECOND // per_second
+    return _clock(name, f"r2 = {cost}\nr2 *= {at_once}", f"r1 += {cost}", where)
+
+
+def _own_rate() -> str:
+    """The same, with a share that is the port's own."""
+    return _clock("frames", f"r2 = *(u64)(r7 + {_DEPTH})", f"r2 = *(u64)(r7 + {_COST})\nr1 += r2")
+
+
+def _clock(name: str, depth: str, cost: str, where: str = "") -> str:
     return f"""
     call 5
-    r1 = *(u64)(r7 + {clock})
-    r2 = {cost}
-    r2 *= {at_once}
+    r1 = *(u64)(r7 + {_CLOCKS[name]})
+    {depth}
     r3 = r0
     r3 -= r2
     if r1 >= r3 goto running_{name}{where}
     r1 = r3
     running_{name}{where}:
     if r1 > r0 goto {name}
-    r1 += {cost}
-    *(u64)(r7 + {clock}) = r1
+    {cost}
+    *(u64)(r7 + {_CLOCKS[name]}) = r1
     """
 
 
@@ -347,5 +434,8 @@ def _refuse(name: str) -> str:
     {name}:
     r1 = 1
     lock *(u64)(r7 + {_COUNTERS[name]}) += r1
+    r1 = r9
+    r1 -= r8
+    lock *(u64)(r7 + {_COUNTERS[name] + 8}) += r1
     goto drop
     """

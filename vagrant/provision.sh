@@ -118,6 +118,7 @@ host() { # N UPLINK MGMT
 	ENV
 	service openvswitch-switch
 	service lockgate-bridges
+	service lockgate-filters
 	before=$changes
 	for vpc in blue green; do
 		ipv6=$(guest_ipv6 "$vpc" "$1")

@@ -115,5 +115,6 @@ STORMS: Final = {
     "of every kind": FLOODS,
     "of addresses": [flood for flood in FLOODS if not flood.seen and not _FILTERED.search(flood.name)],
     "that is delivered": [flood for flood in FLOODS if flood.seen == TO_DB],
+    "of one flow": [Flood("one flow", _PING, ())],
 }
-"""What a guest floods with at full speed. The last is what it may do: send to another, and as fast as its port may."""
+"""What a guest floods with at full speed. The last two are what it may do: send to another, as fast as its port may."""

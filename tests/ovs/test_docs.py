@@ -19,7 +19,7 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from flows.pipeline import BR_GUEST, TABLES, Reason, reasons
+from flows.pipeline import BR_GUEST, FILTERED, TABLES, Reason, reasons
 from mapping import document
 from tests.build import WEB
 from tests.ovs import test_forwarding, test_ipv6, test_ipv6_substrate
@@ -140,7 +140,7 @@ def all_reasons(_: World) -> str:
     for reason in Reason:
         by = [bridge for bridge in TABLES if reason in reasons(bridge)]
         number = f"{reason.number:#x}" if by else ""
-        by = by or [f"a meter of {BR_GUEST}"]
+        by = by or ["the filter ahead of the port" if reason in FILTERED else f"a meter of {BR_GUEST}"]
         lines.append(f"| {number} | `{reason.label}` | {reason.meaning} | {', '.join(by)} |")
     return "\n".join([*lines, ""])
 

@@ -53,13 +53,13 @@ cat > "$stage/DEBIAN/postinst" <<'POSTINST'
 set -e
 [ -d /run/systemd/system ] || exit 0
 systemctl daemon-reload
-systemctl try-restart lockgate-mapping.service lockgate-controller.service
+systemctl try-restart lockgate-mapping.service lockgate-controller.service lockgate-filters.service
 POSTINST
 cat > "$stage/DEBIAN/prerm" <<'PRERM'
 #!/bin/sh
 set -e
 [ "$1" = remove ] && [ -d /run/systemd/system ] || exit 0
-systemctl --quiet disable --now lockgate-mapping.service lockgate-controller.service lockgate-bridges.service
+systemctl --quiet disable --now lockgate-mapping.service lockgate-controller.service lockgate-bridges.service lockgate-filters.service
 PRERM
 chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/prerm"
 dpkg-deb --root-owner-group -Zgzip -z1 --build "$stage" "$folder/lockgate.deb" >/dev/null

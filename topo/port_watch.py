@@ -1,0 +1,92 @@
+"""Keeps the filters ahead of guests' ports in step: a program of each host, beside its Open vSwitch.
+
+- A port's own limit of packets (`from_guest_pps`), which br-guest has as a meter, becomes the filter's, so that what is
+  more costs Open vSwitch nothing.
+- What filters have refused is handed to the controller (`flows.filter_report`), which sums it up with the rest.
+
+It talks to the host's own Open vSwitch alone. Without it filters go on, with the limits that they have.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Mapping as MappingABC
+from pathlib import Path
+from typing import Final
+
+from flows import filter_report
+from flows.filter_report import Counted
+from flows.meter import MeterKind, meter_id
+from flows.pipeline import BR_GUEST, Reason
+from topo import bpf, port_filter
+from topo.netns import CommandError
+from topo.ovs import OpenVSwitch
+from topo.port_filter import Filter
+
+INTERVAL: Final = 1.0
+AGAIN: Final = 10.0
+"""Seconds after which a controller is told again what it may have missed."""
+
+_PORT: Final = re.compile(r"^ (\d+)\((\S+)\): addr:", re.MULTILINE)
+_METER: Final = re.compile(r"^meter=(\d+) pktps .*\ntype=drop rate=(\d+) burst_size=(\d+)", re.MULTILINE)
+
+
+class Watch:
+    """The filters of one host. `look` is to be called again and again."""
+
+    def __init__(self, ovs: OpenVSwitch) -> None:
+        self._ovs = ovs
+        self._filters: dict[tuple[str, int], Filter] = {}
+        """By interface, and by the number of its program: one that is put there anew is another."""
+        self._said: dict[tuple[str, int], tuple[float, MappingABC[Reason, Counted]]] = {}
+
+    def look(self, now: float) -> None:
+        """Bring limits and counters in step. `now` is on any clock, in seconds.
+
+        Raises:
+            CommandError, OSError: Open vSwitch does not answer, or a port has just gone.
+        """
+        there = set(bpf.attached(self._ovs.namespace).items())
+        self._filters = {key: self._filters.get(key) or Filter(key[1]) for key in there}
+        self._said = {key: said for key, said in self._said.items() if key in there}
+        if not there:
+            return
+        ofports = {name: int(number) for number, name in _PORT.findall(self._ovs.ofctl("show", BR_GUEST))}
+        meters = {int(id_): (int(rate), int(burst)) for id_, rate, burst in _METER.findall(self._meters())}
+        for key, each in self._filters.items():
+            if key[0] in ofports:
+                limit = meters.get(meter_id(ofports[key[0]], MeterKind.FROM_GUEST_PPS))
+                each.limit(*(limit or (port_filter.FRAMES_PER_SECOND, port_filter.FRAMES_AT_ONCE)))
+                self._report(key, each.counted, now)
+
+    def _meters(self) -> str:
+        return self._ovs.ofctl("dump-meters", BR_GUEST)
+
+    def _report(self, key: tuple[str, int], counted: MappingABC[Reason, Counted], now: float) -> None:
+        when, said = self._said.get(key, (now, {}))
+        if not any(count.packets for count in counted.values()) or (counted == said and now - when < AGAIN):
+            return
+        frame = filter_report.write(counted).hex()
+        self._ovs.ofctl("packet-out", BR_GUEST, f"in_port={key[0]} packet={frame} actions=CONTROLLER:65535")
+        self._said[key] = now, counted
+
+
+def watch(ovs: OpenVSwitch) -> None:
+    """Repeat for ever; what goes wrong is said once."""
+    watching, problem = Watch(ovs), ""
+    while True:
+        try:
+            watching.look(time.monotonic())
+            said = ""
+        except (CommandError, OSError) as error:
+            said = str(error)
+        if said not in ("", problem):
+            sys.stderr.write(f"filters ahead of ports are not looked at: {said}\n")
+        problem = said
+        time.sleep(INTERVAL)
+
+
+if __name__ == "__main__":
+    watch(OpenVSwitch(Path(sys.argv[1])))
