@@ -16,12 +16,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
-import ovs.poller
 import ovs.reconnect
 import ovs.timeval
 
 from mapping import tls
-from mapping.tls import Identity
+from mapping.tls import Identity, Poller
 
 Message = dict[str, Any]
 
@@ -201,7 +200,7 @@ class Session:
             self._send({"id": "echo", "method": "echo", "params": []})
         return messages
 
-    def wait(self, poller: ovs.poller.Poller) -> None:
+    def wait(self, poller: Poller) -> None:
         """Arm `poller` to wake when `run` has something to do."""
         self._reconnect.wait(poller, ovs.timeval.msec())
         if self._stream is None:
@@ -216,7 +215,7 @@ class Session:
 
     def block(self, timeout_ms: int) -> None:
         """Wait until `run` has something to do, at most `timeout_ms` milliseconds."""
-        poller = ovs.poller.Poller()
+        poller = Poller()
         self.wait(poller)
         poller.timer_wait(timeout_ms)
         poller.block()

@@ -9,20 +9,26 @@ from __future__ import annotations
 import errno
 import os
 import ssl
-import warnings
-from contextlib import suppress
+import sys
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from types import ModuleType
+from typing import Any, Final, Self, TypeAlias, cast
 
 from mapping import certificates
 from mapping.errors import MappingError
 
-with warnings.catch_warnings():
-    # It imports eventlet where that is installed (Ryu needs it), which warns against itself.
-    warnings.filterwarnings("ignore", r"\s*Eventlet is deprecated")
+with ExitStack() as _after:
+    # The ovs package imports eventlet where that is installed, as it has to know whether it runs in a program of that.
+    # Only ryu-manager is one, and has it by now. For a command it is nearly half of the time that it takes to start.
+    if "eventlet" not in sys.modules:
+        sys.modules["eventlet"] = cast("ModuleType", None)
+        _after.callback(sys.modules.pop, "eventlet")
     import ovs.poller
     import ovs.stream
+
+Poller: TypeAlias = ovs.poller.Poller
 
 _CHUNK: Final = 1 << 16
 
@@ -125,12 +131,12 @@ class TlsStream:
                 return
             self._pending = self._pending[sent:]
 
-    def run_wait(self, poller: ovs.poller.Poller) -> None:
+    def run_wait(self, poller: Poller) -> None:
         """Arm the poller for `run`."""
         if self._pending:
             self._below.send_wait(poller)
 
-    def connect_wait(self, poller: ovs.poller.Poller) -> None:
+    def connect_wait(self, poller: Poller) -> None:
         """Arm the poller for `connect`."""
         if self._below.connect() == errno.EAGAIN:
             self._below.connect_wait(poller)
@@ -139,11 +145,11 @@ class TlsStream:
         else:
             poller.immediate_wake()  # it is for us to speak first
 
-    def recv_wait(self, poller: ovs.poller.Poller) -> None:
+    def recv_wait(self, poller: Poller) -> None:
         """Arm the poller for `recv`."""
         self._below.recv_wait(poller)
 
-    def send_wait(self, poller: ovs.poller.Poller) -> None:
+    def send_wait(self, poller: Poller) -> None:
         """Arm the poller for `send`."""
         self._below.send_wait(poller)
 

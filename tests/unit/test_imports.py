@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,3 +96,8 @@ def test_every_folder_of_code_has_a_rule() -> None:
 )
 def test_what_may_not_be_is_found(file: str, source: str, found: list[str]) -> None:
     assert violations(Path(file), source) == found
+
+
+def test_a_command_does_not_take_the_time_to_import_what_only_ryu_needs() -> None:
+    program = "import sys, mapping.cli, mapping.session\nassert not {'eventlet', 'ryu'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
