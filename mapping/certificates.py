@@ -131,7 +131,7 @@ def read_authorities(file: Path) -> list[Authority]:
 
 
 def write(file: Path, content: bytes, *, private: bool = False) -> None:
-    """Replace a file at once, whole, so that nobody ever reads half of it.
+    """Replace a file at once, whole, so that nobody ever reads half of it. It is its folder's owner's.
 
     Raises:
         MappingError: it cannot be written.
@@ -143,6 +143,9 @@ def write(file: Path, content: bytes, *, private: bool = False) -> None:
         with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o644), "wb") as out:
             out.write(content)
             out.flush()
+            if os.geteuid() == 0:
+                # What root renews in the folder of a service that runs as another user, that service has to read.
+                os.fchown(out.fileno(), (owner := file.parent.stat()).st_uid, owner.st_gid)
             os.fsync(out.fileno())
         new.replace(file)
     except OSError as error:

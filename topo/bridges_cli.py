@@ -18,6 +18,7 @@ from flows.pipeline import BR_GUEST
 from mapping.cli_common import console, print_json, settings
 from mapping.errors import MappingError
 from mapping.model import default_datapaths
+from mapping.tls import Identity
 from topo import bridges, kernel_filter, netns, port_filter, port_watch
 from topo.bpf import BpfError
 from topo.bridges import HostBridges, Vsctl
@@ -34,6 +35,7 @@ _WRITTEN: Final = {
     "Interface": "name,type,options,ofport_request",
     "Controller": "_uuid,target,connection_mode,max_backoff,inactivity_probe",
     "Flow_Table": "_uuid,name,prefixes",
+    "SSL": "_uuid,private_key,certificate,ca_cert",
 }
 """What `build` and `plug` may write."""
 
@@ -51,7 +53,11 @@ Mgmt = Annotated[str, typer.Option(envvar="LOCKGATE_MGMT", help="The interface t
 Vtep = Annotated[str, typer.Option(envvar="LOCKGATE_VTEP", help="The host's address on the substrate.")]
 Controllers = Annotated[
     list[str],
-    typer.Option("--controller", envvar="LOCKGATE_CONTROLLERS", help="Like tcp:198.51.100.1:6653. May be repeated."),
+    typer.Option(
+        "--controller",
+        envvar="LOCKGATE_CONTROLLERS",
+        help="Like ssl:198.51.100.1:6653, with this host's certificate in LOCKGATE_TLS. May be repeated.",
+    ),
 ]
 DatapathType = Annotated[
     Datapath, typer.Option("--datapath", envvar="LOCKGATE_DATAPATH", help="The kernel's, or a process's.")
@@ -67,7 +73,7 @@ Devices = Annotated[
 
 @app.command(
     epilog="Example: lockgate bridges build --uplink eth1 --mgmt eth2 --vtep 192.0.2.1"
-    " --controller tcp:198.51.100.1:6653"
+    " --controller ssl:198.51.100.1:6653"
 )
 def build(  # noqa: PLR0913 - a command has as many options as it needs
     context: typer.Context,
@@ -89,11 +95,13 @@ def build(  # noqa: PLR0913 - a command has as many options as it needs
         raise MappingError(f"--vtep {vtep}: it is no IP address: write one like 192.0.2.1") from None
     for target in controller:
         if not _TARGET.fullmatch(target):
-            raise MappingError(f"--controller {target}: it is no place: write one like tcp:198.51.100.1:6653")
+            raise MappingError(f"--controller {target}: it is no place: write one like ssl:198.51.100.1:6653")
     if uplink == mgmt:
         raise MappingError(f"--mgmt {mgmt}: it is the uplink: the control network needs an interface of its own")
     notes = [note for interface in (uplink, mgmt) for note in _look_at(interface)]
-    made = HostBridges(uplink, mgmt, vtep_ip, *default_datapaths(vtep_ip), controller, datapath.value)
+    made = HostBridges(
+        uplink, mgmt, vtep_ip, *default_datapaths(vtep_ip), controller, datapath.value, tls=_certificate(controller)
+    )
     _carry_out(context, partial(_build, made), notes)
 
 
@@ -118,6 +126,25 @@ def watch() -> None:
     not say what they refuse.
     """
     port_watch.watch(OpenVSwitch(_rundir()))
+
+
+def _certificate(controllers: list[str]) -> Path | None:
+    """The folder of this host's certificate, if a controller is reached over TLS.
+
+    Raises:
+        MappingError: there is none that can be used.
+    """
+    secure = next((target for target in controllers if target.startswith("ssl:")), None)
+    if secure is None:
+        return None
+    identity = Identity.from_environment()
+    if identity is None:
+        raise MappingError(
+            f"--controller {secure}: this host has to prove who it is: make it a certificate with"
+            " `lockgate pki issue host`, and name its folder in LOCKGATE_TLS"
+        )
+    identity.check()
+    return identity.folder
 
 
 def _plug_filtered(vsctl: Vsctl, device: str) -> None:

@@ -6,9 +6,12 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
+from mapping import certificates
+from mapping.pki import Pki
 from tests import shapes
 from topo import kernel_filter, netns
 from topo.lab import Lab
@@ -72,7 +75,8 @@ def test_a_guest_is_taken_off_and_put_on_again(lab: Lab) -> None:
         (("build", *OPTIONS[:3], "eth9", *OPTIONS[4:]), "interface eth9: this host has none"),
         (("build", *OPTIONS[:3], "uplink", *OPTIONS[4:]), "--mgmt uplink: it is the uplink"),
         (("build", *OPTIONS, "--vtep", "host"), "--vtep host: it is no IP address: write one like 192.0.2.1"),
-        (("build", *OPTIONS, "--controller", "here"), "--controller here: it is no place: write one like tcp:"),
+        (("build", *OPTIONS, "--controller", "here"), "--controller here: it is no place: write one like ssl:"),
+        (("build", *OPTIONS, "--controller", "ssl:198.51.100.1:6653"), "name its folder in LOCKGATE_TLS"),
         (("plug", "uplink"), "uplink: it is a port of bridge br-nic: take it off there first"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
@@ -106,3 +110,33 @@ def test_the_packet_filter_of_the_kernels_datapath_loads_again_and_again(lab: La
         assert netns.run(namespace, ["nft", "list", "ruleset"]).count("drop") == 2
     finally:
         netns.run(namespace, ["nft", "delete", "table", "inet", "lockgate"])
+
+
+def test_what_root_renews_is_its_folders_owners(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12345)
+    certificates.write(tmp_path / "key.pem", b"new", private=True)
+    status = (tmp_path / "key.pem").stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (12345, 12345, 0o600)
+
+
+def test_a_controller_that_is_reached_over_tls_is_given_the_hosts_certificate(lab: Lab, tmp_path: Path) -> None:
+    folder = tmp_path / "host-a"
+    pki = Pki(tmp_path / "pki")
+    pki.init()
+    pki.issue("host", "host-a", folder)
+    host = lab.host("h1")
+    options = (*OPTIONS[:7], "ssl:198.51.100.1:6653", *OPTIONS[8:])
+    before = host.vsctl("get-controller", "br-nic")
+    try:
+        assert bridges(lab, "build", *options, LOCKGATE_TLS=str(folder)) == "done\n"
+        assert host.vsctl("get-controller", "br-nic") == "ssl:198.51.100.1:6653\n"
+        for line in ("Private key: {}/key.pem", "Certificate: {}/cert.pem", "CA Certificate: {}/controller.pem"):
+            assert line.format(folder) in host.vsctl("get-ssl")
+        assert bridges(lab, "build", *options, LOCKGATE_TLS=str(folder)) == "nothing to do: it is so already\n"
+        with pytest.raises(netns.CommandError, match="make it with `lockgate pki`"):
+            bridges(lab, "build", *options, LOCKGATE_TLS=str(tmp_path))
+    finally:
+        bridges(lab, "build", *OPTIONS)
+        host.vsctl("del-ssl")
+    assert host.vsctl("get-controller", "br-nic") == before
+    lab.control.wait_applied()
