@@ -92,7 +92,7 @@ def serve(
     if identity is None and any(place.startswith("pssl:") for place in given):
         raise MappingError("pssl: needs a certificate: set LOCKGATE_TLS to a folder that `lockgate pki` made")
     file = file.absolute()
-    if cluster_address or join:
+    if not relay:
         cluster.prepare(file, cluster_address or "", join or [])
     plan = Plan(file, given, fronts, identity, relay or [])
     places = [*given, *(place for places in fronts.values() for place in places)]
@@ -113,7 +113,7 @@ def serve(
 def status(context: typer.Context, file: DatabaseFile = service.DEFAULT_FILE) -> None:
     """Show every server of --db: whether it answers, who leads, how far it is; and this machine's member.
 
-    Exit status 1 if a server does not answer, or is cut off.
+    Exit status 1 if a server does not answer, or is cut off, or this member's file is damaged.
     """
     options = settings(context)
     seen = [operate.look(remote) for remote in options.remotes]
@@ -138,7 +138,7 @@ def status(context: typer.Context, file: DatabaseFile = service.DEFAULT_FILE) ->
         show_table(("server", "model", "leads", "log index", "behind by", "problem"), lines)
         if own:
             _show_member(own)
-    if any(each.problem for each in seen):
+    if any(each.problem for each in seen) or (own and own.problem):
         raise typer.Exit(1)
 
 
@@ -150,6 +150,8 @@ def _show_member(own: operate.Member) -> None:
     out = console()
     role = f", {own.role}, leader {own.leader}, {own.entries} log entries" if own.role else ""
     out.print(f"\nhere: {own.file}, {own.size} bytes{role}", markup=False, soft_wrap=True)
+    if own.problem:
+        out.print(own.problem, style="red", markup=False, soft_wrap=True)
     show_table(("connected to", "clients"), ((name, str(count)) for name, count in own.clients.items()))
     if own.members:
         show_table(("member", "how it is"), own.members.items())

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import ovs.timeval
 
-from mapping import fronts, roles, schema, service
+from mapping import cluster, fronts, roles, schema, service
 from mapping.errors import MappingError
 from mapping.session import Session
 from mapping.tls import Identity
@@ -52,6 +52,7 @@ class Member:
     members: dict[str, str] = field(default_factory=dict)
     """Member's address -> how it is."""
     clients: dict[str, int] = field(default_factory=dict)
+    problem: str = ""
 
 
 def look(remote: str) -> Seen:
@@ -100,9 +101,14 @@ def member(file: Path) -> Member | None:
         return Member(str(file), size, clients=clients)
     said = dict(re.findall(r"^([A-Z][A-Za-z ]+): (.*)$", text, re.MULTILINE))
     first, last = re.findall(r"\d+", said.get("Log", "0 0"))[:2]
-    members = dict(re.findall(r"^    \w+ \(\w+ at ([^)]+)\)\s*(.*)$", text, re.MULTILINE))
+    members = dict(re.findall(r"^    \w+ \(\w+ at ([^)]+)\) ?(.*)$", text, re.MULTILINE))
     entries = int(last) - int(first)
-    return Member(str(file), size, said.get("Role", ""), said.get("Leader", ""), entries, members, clients)
+    problem = ""
+    if (place := cluster.damage(file)) is not None:
+        problem = (
+            f"the file is damaged at byte {place}: start this member again with --cluster and --join: it joins anew"
+        )
+    return Member(str(file), size, said.get("Role", ""), said.get("Leader", ""), entries, members, clients, problem)
 
 
 def _sessions(memory: str) -> int:

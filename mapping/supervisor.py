@@ -7,18 +7,20 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from mapping import fronts, service
+from mapping import cluster, fronts, service
 from mapping.errors import MappingError
 from mapping.fronts import Fronts
 from mapping.tls import Identity
 
 _LOOK_SECONDS: Final = 1.0
-"""How often the trust files are looked at."""
+"""How often the trust files, and the list of members, are looked at."""
 _MEMBER: Final = "mapping"
 _LISTENS: Final = "|ovsdb_server|INFO|ovsdb-server (Open vSwitch)"
 
@@ -98,17 +100,20 @@ class _Supervisor:
         self._said: Said = queue.SimpleQueue()
         self._children: dict[str, _Child] = {}
         self._trusted: dict[str, int] = {}
+        self._settled = bool(plan.relay) or not cluster.is_members(plan.file)
 
     def run(self) -> NoReturn:
         self._launch(_MEMBER)
         self._trusted = self._trust_files()
+        looked = time.monotonic()
         while True:
-            try:
-                child, line = self._said.get(timeout=_LOOK_SECONDS)
-            except queue.Empty:
+            with suppress(queue.Empty):
+                self._take(*self._said.get(timeout=_LOOK_SECONDS))
+            # By the clock, and not when nothing is said: a member that others take for its former self says much.
+            if time.monotonic() > looked + _LOOK_SECONDS:
                 self._look_at_trust()
-            else:
-                self._take(child, line)
+                self._settled = self._settled or cluster.settle(self._plan.file.parent)
+                looked = time.monotonic()
 
     def stop(self) -> None:
         for child in self._children.values():

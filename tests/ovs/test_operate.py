@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mapping import operate, schema, service
+from mapping import cluster, operate, schema, service
 from mapping.errors import MappingError
 from mapping.replica import Replica
 from mapping.session import Session
@@ -44,7 +44,7 @@ class Served:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(self._argv, env=self._env, stdout=log, stderr=log)
         wait_until(lambda: "\n}\n" in self.log.read_text(), WITHIN, f"{self.folder}: {self.log.read_text()}")
-        shapes.check("mapping serve", self.log.read_text().partition("\n}\n")[0] + "}")
+        shapes.check("mapping serve", "{" + self.log.read_text().partition("{\n")[2].partition("\n}\n")[0] + "}")
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
@@ -138,9 +138,8 @@ def test_status_shows_the_members_who_leads_and_who_is_gone(members: list[Served
 
     unix = [each.remote for each in members]
     wait_until(lambda: any(operate.look(each).leader for each in unix), WITHIN, "a leader")
-    # A member has heard of the others when it is told of their joining, and that may be after they serve.
-    wait_until(lambda: len(look(*unix, code=0)["member"]["members"]) == 3, WITHIN, "a list of all members")
     found = look(*unix, code=0)
+    assert len(found["member"]["members"]) == 3
     assert [server["model"] for server in found["servers"]] == ["clustered"] * 3
     assert sum(server["leader"] for server in found["servers"]) == 1
     assert found["member"]["clients"].keys() >= {"member", "operator"}
@@ -151,6 +150,33 @@ def test_status_shows_the_members_who_leads_and_who_is_gone(members: list[Served
     for place in places:
         wait_until(lambda place=place: not operate.look(place).problem, WITHIN, f"the front at {place}")  # type: ignore[misc]
     assert all(server["model"] == "relay" for server in look(*places, code=0)["servers"])
+
+
+def listed(member: Served) -> tuple[int, str]:
+    """How many members one has heard of, and what is wrong with its file."""
+    found = operate.member(member.folder / "mapping.db")
+    return (len(found.members), found.problem) if found else (0, "it does not run")
+
+
+def test_a_member_with_a_damaged_file_joins_anew_by_being_started(members: list[Served], places: list[str]) -> None:
+    """Its former self is taken out of the cluster, what was acknowledged is there, and the file is kept."""
+    add(places, "before" * 5)
+    damaged, file = members[2], members[2].folder / "mapping.db"
+    with file.open("r+b") as content:
+        content.seek(content.read().index(b"OVSDB CLUSTER", file.stat().st_size // 2) - 20)
+        content.write(b"!" * 10)
+    found = operate.member(file)
+    assert found
+    assert "is damaged at byte" in found.problem
+    damaged.stop()
+    damaged.start()
+    assert "and this member joins anew" in damaged.log.read_text()
+    assert len(list(damaged.folder.glob("mapping.db.damaged-*"))) == 1
+
+    wait_until(lambda: cluster.former_selves(damaged.folder) == [], WITHIN, "its former self to be gone")
+    wait_until(lambda: all(listed(each) == (3, "") for each in members), WITHIN, "lists of three members")
+    with Writer([damaged.remote]) as writer:
+        assert "before" * 5 in {row["name"] for row in writer.read()["Vpc"].values()}
 
 
 def test_a_backup_is_restored_and_the_count_goes_on(members: list[Served], places: list[str], tmp_path: Path) -> None:
