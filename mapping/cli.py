@@ -84,8 +84,8 @@ for _name, _rest in _EXAMPLES.items():
 app.add_typer(cli_pki.app, name="pki")
 app.add_typer(bridges_app, name="bridges")
 cli_rows.port.command("move", epilog="Example: lockgate port move web --host host-b --live")(cli_move.move)
-cli_rows.host.command("drain", epilog="Example: lockgate host drain host-a --to host-b -m 'a new fan'")(
-    cli_change.drain
+cli_rows.host.command("drain", epilog="Example: lockgate host drain host-a --to host-b --live -m 'a new fan'")(
+    cli_move.drain
 )
 app.add_typer(lab_app, name="lab")
 

@@ -6,32 +6,19 @@ import os
 import shlex
 import subprocess
 import tempfile
-import time
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from mapping import cli_apply, cli_names, document, export, plan, wanted
-from mapping import drain as drains
-from mapping import status as state
-from mapping.cli_common import RefusedError, Settings, carry_out, console, follow, settings
+from mapping.cli_common import RefusedError, carry_out, console, settings
 from mapping.cli_names import KindArgument, NameArgument, SomeNamesArgument
 from mapping.errors import MappingError
 from mapping.plan import Plan
-from mapping.replica import Replica
 from mapping.rows import Tables
 from mapping.wanted import Fault
 from mapping.writer import Writer
-
-HostArgument = Annotated[
-    str, typer.Argument(metavar="HOST", help="The host's name.", autocompletion=cli_names.complete("Host"))
-]
-To = Annotated[
-    str | None,
-    typer.Option("--to", help="The host that all of them go to.", autocompletion=cli_names.complete("Host")),
-]
 
 _EDITORS: Final = ("VISUAL", "EDITOR")
 
@@ -93,37 +80,6 @@ def edit(context: typer.Context, kind: KindArgument, name: NameArgument) -> None
         raise RefusedError(read.problems)
     carry_out(options, make)
     file.unlink()
-
-
-def drain(context: typer.Context, name: HostArgument, *, to: To = None, dry_run: DryRun = False) -> None:
-    """Move every port of a host to others, in one transaction: each to the live host that then has the fewest ports.
-
-    It changes the mapping; the guests themselves are the operator's to move. The host stays, and may be given ports.
-    """
-    options = settings(context)
-    live = [to] if to else _live(options)
-
-    def make(tables: Tables) -> Plan:
-        content, _ = wanted.named(tables)
-        for host in filter(None, (name, to)):
-            cli_names.keys("Host", [host], content)
-        if to == name:
-            raise MappingError(f"host {name} cannot be emptied into itself: name another with --to")
-        places = live if to else drains.places(name, content, live)
-        moved, faults = drains.spread(name, content, places)
-        if not places and any(row["host"] == name for row in content["Port"].values()):
-            raise MappingError(f"no other host is live that ports of {name} could go to: name one with --to")
-        return Plan((), tuple(faults), ()) if faults else plan.make({**wanted.empty(), "Port": moved}, tables)
-
-    carry_out(options, make, dry_run=dry_run)
-
-
-def _live(options: Settings) -> list[str]:
-    replica = Replica(options.remotes, state.HOST_COLUMNS)
-    with closing(replica.session):
-        follow(replica, options)
-        hosts = state.report(replica.tables, replica.snapshot, time.time()).hosts
-    return [host.name for host in hosts if host.live]
 
 
 def _located(read: document.Document, made: Plan) -> list[Fault]:

@@ -1,26 +1,25 @@
-"""`lockgate port move`: at once, or so that no packet is lost."""
+"""`lockgate port move` and `lockgate host drain`: at once, or so that no packet is lost."""
 
 # ruff: noqa: PLR0913 - a command has as many options as it needs
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from typing import Annotated
 
 import typer
 
-from mapping import cli_names, plan, wanted
+from mapping import cli_live, cli_names, plan, wanted
+from mapping import drain as drains
 from mapping import status as state
-from mapping.cli_common import RefusedError, Settings, console, follow, settings, show_done
+from mapping.cli_common import RefusedError, Settings, carry_out, console, follow, settings
 from mapping.errors import MappingError
 from mapping.plan import Plan
 from mapping.replica import Replica
 from mapping.rows import Tables
-from mapping.wanted import Row
-from mapping.writer import Done, Writer
+from mapping.wanted import Content, Fault, Key, Row
+from mapping.writer import Writer
 
 _SEATS = ("host", "moving_to", "previous_host")
 
@@ -28,6 +27,14 @@ Name = Annotated[str, typer.Argument(help="Its name.", autocompletion=cli_names.
 HostName = Annotated[
     str, typer.Option("--host", help="The host that it moves to.", autocompletion=cli_names.complete("Host"))
 ]
+HostArgument = Annotated[
+    str, typer.Argument(metavar="HOST", help="The host's name.", autocompletion=cli_names.complete("Host"))
+]
+To = Annotated[
+    str | None,
+    typer.Option("--to", help="The host that all of them go to.", autocompletion=cli_names.complete("Host")),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
 Device = Annotated[str | None, typer.Option(help="The guest's interface there; as it was unless given.")]
 Live = Annotated[bool, typer.Option("--live", help="In three steps, each when every live host has the one before.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds that each step of --live may take.")]
@@ -47,88 +54,79 @@ def move(
     With --live no packet to it is lost, if its device is on both hosts meanwhile. Broken off, it goes on when repeated.
     """
     options = settings(context)
-    if live and device:
-        raise MappingError(f"port {name} cannot move live to another device: its name is the same on both hosts")
     if not live:
-        _step(options, name, lambda row: _at_once(row, host_name, device))
+        carry_out(options, lambda tables: _at_once(name, host_name, device, tables))
         return
-    for number, step in enumerate((_begin, _turn, _end), 1):
-        done, hosts = _step(options, name, partial(step, name, host_name), quiet=number < 3)
-        _wait(options, done, hosts, timeout)
+    if device:
+        raise MappingError(f"port {name} cannot move live to another device: its name is the same on both hosts")
+    cli_live.move(options, {(name,): host_name}, timeout)
     if not options.json:
         console().print(f"port {name} is on {host_name}; every live host that is concerned knows")
 
 
-def _at_once(row: Row, host: str, device: str | None) -> Row:
+def _at_once(name: str, host: str, device: str | None, tables: Tables) -> Plan:
+    content, _ = wanted.named(tables)
+    (key,) = cli_names.keys("Port", [name], content)
+    row: Row = content["Port"][key]
     bound = row["host"] is not None
     row = {column: value for column, value in row.items() if column != "device" or bound}
-    return {**row, **dict.fromkeys(_SEATS), "host": host, **({"device": device} if device else {})}
+    row = {**row, **dict.fromkeys(_SEATS), "host": host, **({"device": device} if device else {})}
+    if faults := tuple(wanted.complete("Port", key, row)):
+        return Plan((), faults, ())
+    return plan.make({**wanted.empty(), "Port": {key: row}}, tables)
 
 
-def _begin(name: str, host: str, row: Row) -> Row:
-    """The new host gets ready, and the others take packets from both."""
-    if row["host"] is None:
-        raise MappingError(f"port {name} is on no host: move it without --live")
-    if row["host"] == host:  # the last steps are left; or a move away from there, which this ends
-        return {**row, "moving_to": None}
-    if row["moving_to"] not in (None, host) or row["previous_host"] is not None:
-        raise MappingError(f"port {name} is moving to {row['moving_to'] or row['host']}: end that move first")
-    return {**row, "moving_to": host}
+def drain(
+    context: typer.Context,
+    name: HostArgument,
+    *,
+    to: To = None,
+    live: Live = False,
+    timeout: Timeout = 30.0,
+    dry_run: DryRun = False,
+) -> None:
+    """Move every port of a host to others, in one transaction: each to the live host that then has the fewest ports.
 
-
-def _turn(_name: str, host: str, row: Row) -> Row:
-    """Packets go to the new host; the old one sends on what still arrives there."""
-    if row["host"] == host:
-        return row
-    return {**row, "host": host, "moving_to": None, "previous_host": row["host"]}
-
-
-def _end(_name: str, _host: str, row: Row) -> Row:
-    """The old host forgets it."""
-    return {**row, "previous_host": None}
-
-
-def _step(
-    options: Settings, name: str, change: Callable[[Row], Row], *, quiet: bool = False
-) -> tuple[Done, frozenset[str]]:
-    hosts: frozenset[str] = frozenset()
+    With --live as `port move --live` does, all at once. The guests themselves are the operator's to move. The host
+    stays, and may be given ports.
+    """
+    options = settings(context)
+    places = [to] if to else _live(options)
+    if live and not dry_run:
+        with Writer(options.remotes) as writer:
+            content, _ = wanted.named(writer.read())
+        moved, faults = _moved(name, to, places, content)
+        if faults:
+            raise RefusedError([fault.text for fault in faults])
+        # Those that an earlier run has begun to move, or moved and not yet ended.
+        begun = {key: str(row["host"]) for key, row in content["Port"].items() if row["previous_host"] == name}
+        cli_live.move(options, {key: str(row["host"]) for key, row in moved.items()} | begun, timeout)
+        if not options.json:
+            console().print(f"host {name} has no port any more; every live host that is concerned knows")
+        return
 
     def make(tables: Tables) -> Plan:
-        nonlocal hosts
-        content, _ = wanted.named(tables)
-        (key,) = cli_names.keys("Port", [name], content)
-        rows = wanted.empty()
-        row = rows["Port"][key] = change(content["Port"][key])
-        if faults := tuple(wanted.complete("Port", key, row)):
-            return Plan((), faults, ())
-        made = plan.make(rows, tables)
-        # With nothing to change, an earlier run may have written the same, and given up waiting.
-        hosts = plan.concerned(made.edits or plan.make(rows, {}).edits, tables)
-        return made
+        moved, faults = _moved(name, to, places, wanted.named(tables)[0])
+        return Plan((), tuple(faults), ()) if faults else plan.make({**wanted.empty(), "Port": moved}, tables)
 
-    with Writer(options.remotes) as writer:
-        done = writer.carry_out(make, options.cause)
-    if done.plan.faults:
-        raise RefusedError([fault.text for fault in done.plan.faults])
-    if not (quiet and options.json):
-        show_done(options, done)
-    return done, hosts
+    carry_out(options, make, dry_run=dry_run)
 
 
-def _wait(options: Settings, done: Done, hosts: frozenset[str], seconds: float) -> None:
+def _moved(name: str, to: str | None, live_hosts: list[str], content: Content) -> tuple[dict[Key, Row], list[Fault]]:
+    """The ports of a host as they are to be; and what is wrong with that."""
+    for host in filter(None, (name, to)):
+        cli_names.keys("Host", [host], content)
+    if to == name:
+        raise MappingError(f"host {name} cannot be emptied into itself: name another with --to")
+    places = live_hosts if to else drains.places(name, content, live_hosts)
+    if not places and any(row["host"] == name for row in content["Port"].values()):
+        raise MappingError(f"no other host is live that ports of {name} could go to: name one with --to")
+    return drains.spread(name, content, places)
+
+
+def _live(options: Settings) -> list[str]:
     replica = Replica(options.remotes, state.HOST_COLUMNS)
-    late: list[str] = []
-
-    def applied() -> bool:
-        nonlocal late
-        found = state.confirmations(replica.tables, done.config_seq, hosts, {}, time.time())
-        late = [each.host for each in found if each.state == "late"]
-        return replica.current and replica.config_seq >= done.config_seq and not late
-
     with closing(replica.session):
         follow(replica, options)
-        if not replica.wait_until(applied, int(seconds * 1000)):
-            raise MappingError(
-                f"step written, but not applied after {seconds:g} s by {', '.join(late) or 'all'}: "
-                "look with `lockgate status`, and give the command again: it goes on where it is"
-            )
+        hosts = state.report(replica.tables, replica.snapshot, time.time()).hosts
+    return [host.name for host in hosts if host.live]

@@ -12,18 +12,23 @@ from mapping.wanted import Content, Fault, Key, Row
 def spread(host: str, content: Content, to: Collection[str]) -> tuple[dict[Key, Row], list[Fault]]:
     """The ports of a host as they are on those of `to`, each on the one that then has the fewest; and those left over.
 
-    A port fits where its device's name is free. With one place to go, what does not fit there is told by the plan.
+    A port fits where its device's name is free. With one place to go, what does not fit there is told by the plan. One
+    that has begun to move goes where it is going.
     """
     load = Counter(dict.fromkeys(to, 0))
     taken: set[tuple[object, object]] = set()
     for row in content["Port"].values():
-        taken.add((row["host"], row["device"]))
-        if row["host"] in load:
-            load[str(row["host"])] += 1
+        for seat in (row["host"], row["moving_to"]):
+            taken.add((seat, row["device"]))
+            if seat in load:
+                load[str(seat)] += 1
     moved: dict[Key, Row] = {}
     faults: list[Fault] = []
     for key, row in sorted(content["Port"].items()):
         if row["host"] != host:
+            continue
+        if len(to) > 1 and row["moving_to"] in load:
+            moved[key] = {**row, "host": row["moving_to"], "moving_to": None, "previous_host": None}
             continue
         fitting = [name for name in load if len(to) == 1 or (name, row["device"]) not in taken]
         if not fitting:

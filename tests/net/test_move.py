@@ -26,6 +26,7 @@ from topo.waiting import wait_until
 pytestmark = pytest.mark.alone
 
 H3 = "  h3: {{vtep: 192.0.2.3, encap: {}}}\n"
+C = '  c: {vpc: red, host: h1, mac: "02:00:00:00:00:0c", addresses: [10.0.0.12]}\n'
 PORT = 7777
 
 SENDER = """
@@ -78,7 +79,7 @@ print(json.dumps({{device: sorted(numbers) for device, numbers in seen.items()}}
 def lab(request: pytest.FixtureRequest, make_lab: MakeLab, tmp_path: Path) -> Lab:
     """h1 sends on by the tunnel that packets came by, if h3 wants the same encapsulation; else by another."""
     file = tmp_path / "three.yaml"
-    file.write_text(TWO_HOSTS.replace("ports:\n", H3.format(request.param) + "ports:\n"))
+    file.write_text(TWO_HOSTS.replace("ports:\n", H3.format(request.param) + "ports:\n") + C)
     lab = make_lab(file)
     guest, there = lab.guest("a"), lab.host("h3")
     spec = guest.spec
@@ -104,23 +105,24 @@ def start(guest: Guest, program: str, *words: str) -> subprocess.Popen[str]:
     return guest.popen([sys.executable, "-c", program, *words])
 
 
-def move(lab: Lab, host: str, *options: str) -> str:
-    argv = [sys.executable, "-m", "mapping.cli", "port", "move", "a", "--host", host, *options]
+def lockgate(lab: Lab, *words: str) -> str:
+    argv = [sys.executable, "-m", "mapping.cli", *words]
     env = os.environ | {"LOCKGATE_DB": lab.control.remote}
     return subprocess.run(argv, env=env, check=True, capture_output=True, text=True).stdout
 
 
-def lost(lab: Lab, *options: str, to: str) -> tuple[dict[str, int], dict[str, set[str]]]:
-    """Move while packets flow both ways; how many were lost, and which devices packets came by."""
+def lost(lab: Lab, *words: str, at: str, to: str) -> tuple[dict[str, int], dict[str, set[str]]]:
+    """Run a command that moves a while packets flow both ways; how many were lost, and which devices they came by."""
     a, b = lab.guest("a"), lab.guest("b")
     receivers = {"a": start(a, RECEIVER, "eth0", "eth1"), "b": start(b, RECEIVER, "eth0")}
     for receiver in receivers.values():
         assert receiver.stdout
         assert receiver.stdout.readline() == "ready\n"
+    before = counted(lab, at)
     senders = {"b": start(a, SENDER, frame(a, b), "eth0", "eth1"), "a": start(b, SENDER, frame(b, a), "eth0")}
     try:
-        wait_until(lambda: counted(lab, "h1") > 200, 20, "packets to flow")
-        move(lab, to, *options)
+        wait_until(lambda: counted(lab, at) > before + 200, 20, "packets to flow")
+        lockgate(lab, *words)
         wait_until(lambda: counted(lab, to) > 200, 20, "packets to flow there")
     finally:
         for sender in senders.values():
@@ -143,8 +145,13 @@ def counted(lab: Lab, host: str) -> int:
 
 
 def test_a_live_move_loses_no_packet(lab: Lab, figure: Figure) -> None:
-    found, by = lost(lab, "--live", to="h3")
-    figure("lost by the guest that moves", found["a"], "packets")
-    figure("lost by its peer", found["b"], "packets")
-    assert found == {"a": 0, "b": 0}
-    assert by["a"] == {"eth0", "eth1"}, "some came here, and some there"
+    """Nor does a host that is drained, with two ports."""
+    there = ("port", "move", "a", "--host", "h3", "--live")
+    lockgate(lab, "port", "move", "c", "--host", "h3")
+    back = ("host", "drain", "h3", "--to", "h1", "--live")
+    for words, at, to in ((there, "h1", "h3"), (back, "h3", "h1")):
+        found, by = lost(lab, *words, at=at, to=to)
+        figure(f"{words[1]}: lost by the guest that moves", found["a"], "packets")
+        figure(f"{words[1]}: lost by its peer", found["b"], "packets")
+        assert found == {"a": 0, "b": 0}
+        assert by["a"] == {"eth0", "eth1"}, "some came here, and some there"

@@ -328,6 +328,30 @@ def test_a_live_move_that_is_broken_off_goes_on_when_given_again(example: Lockga
     assert seats(example) == ("host-a", None, None)
 
 
+def test_a_live_drain_moves_all_ports_together_and_goes_on_where_it_was_broken_off(example: Lockgate) -> None:
+    def seats() -> set[tuple[str | None, ...]]:
+        ports = (row for row in example("get", "ports", "--json").json if row["name"] in names)
+        return {(row["host"], row["moving_to"], row["previous_host"]) for row in ports}
+
+    names = {row["name"] for row in example("get", "ports", "--json").json if row["host"] == "host-a"}
+    assert len(names) == 2
+    example("host", "add", "host-c", "--vtep", "192.0.2.20")
+    example.reports("host-c", 2)
+    drain = ("host", "drain", "host-a", "--live", "--timeout", "0.1")
+    said = example(*drain, code=1).err
+    assert "step written, but not applied after 0.1 s by host-c" in said
+    assert seats() == {("host-a", "host-c", None)}
+    # Where it goes is settled, although host-b could have them now.
+    example.reports("host-b", 99)
+    example.reports("host-c", 3)
+    example(*drain, code=1)
+    assert seats() == {("host-c", None, "host-a")}
+    example.reports("host-c", 99)
+    assert len(example(*drain, "--json").json["edits"]) == 2
+    assert seats() == {("host-c", None, None)}
+    assert example(*drain).out.startswith("nothing to do")
+
+
 def test_a_live_move_is_given_up_by_moving_to_where_the_port_is(example: Lockgate) -> None:
     example.reports("host-b", 1)
     example("port", "move", "blue-web", "--host", "host-b", "--live", "--timeout", "0.1", code=1)
