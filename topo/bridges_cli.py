@@ -19,7 +19,7 @@ from mapping.cli_common import console, print_json, settings
 from mapping.errors import MappingError
 from mapping.model import default_datapaths
 from mapping.tls import Identity
-from topo import bridges, kernel_filter, netns, port_filter, port_watch
+from topo import bridges, kernel_filter, netns, port_filter, port_watch, tracker
 from topo.bpf import BpfError
 from topo.bridges import HostBridges, Vsctl
 from topo.ovs import OpenVSwitch
@@ -109,7 +109,8 @@ def build(  # noqa: PLR0913 - a command has as many options as it needs
 def plug(context: typer.Context, devices: Devices, *, no_filter: NoFilter = False) -> None:
     """Put guests' devices on br-guest, each with a patch pair of its own to br-nic, and a filter ahead of it."""
     notes = [note for device in devices for note in _look_at(device)]
-    _carry_out(context, partial(_each, bridges.plug if no_filter else _plug_filtered, devices), notes)
+    put = bridges.plug if no_filter else _plug_filtered
+    _carry_out(context, partial(_each, partial(_plug, put), devices), notes)
 
 
 @app.command(epilog="Example: lockgate bridges unplug blue-web")
@@ -125,7 +126,7 @@ def watch() -> None:
     Filters take the ports' own limits of packets from br-guest. Without this they go on, and `lockgate port show` does
     not say what they refuse.
     """
-    port_watch.watch(OpenVSwitch(_rundir()))
+    port_watch.watch(_switch())
 
 
 def _certificate(controllers: list[str]) -> Path | None:
@@ -147,6 +148,11 @@ def _certificate(controllers: list[str]) -> Path | None:
     return identity.folder
 
 
+def _plug(put: Callable[[Vsctl, str], None], vsctl: Vsctl, device: str) -> None:
+    put(vsctl, device)
+    tracker.limit(vsctl, _switch().appctl)
+
+
 def _plug_filtered(vsctl: Vsctl, device: str) -> None:
     """Put the filter ahead of a device before any frame of it gets past; not ahead of what is another bridge's."""
     known = vsctl("--bare", "--columns=name", "find", "Interface", f"name={device}").strip()
@@ -163,6 +169,7 @@ def _build(made: HostBridges, vsctl: Vsctl) -> None:
     # First, so that there is no moment in which the tunnel ends are there, and open to all.
     kernel_filter.guard(made.datapath_type)
     bridges.build(vsctl, made)
+    tracker.limit(vsctl, _switch().appctl)
 
 
 def _each(change: Callable[[Vsctl, str], None], devices: list[str], vsctl: Vsctl) -> None:
@@ -172,7 +179,7 @@ def _each(change: Callable[[Vsctl, str], None], devices: list[str], vsctl: Vsctl
 
 def _carry_out(context: typer.Context, change: Callable[[Vsctl], None], notes: list[str]) -> None:
     options = settings(context)
-    vsctl = OpenVSwitch(_rundir()).vsctl
+    vsctl = _switch().vsctl
     try:
         before = _written(vsctl)
         change(vsctl)
@@ -190,8 +197,8 @@ def _carry_out(context: typer.Context, change: Callable[[Vsctl], None], notes: l
         out.print(f"note: {note}", style="yellow", markup=False)
 
 
-def _rundir() -> Path:
-    return Path(os.environ.get("OVS_RUNDIR", _RUNDIR))
+def _switch() -> OpenVSwitch:
+    return OpenVSwitch(Path(os.environ.get("OVS_RUNDIR", _RUNDIR)))
 
 
 def _written(vsctl: Vsctl) -> list[Any]:

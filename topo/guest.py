@@ -99,4 +99,4 @@ class Guest:
         netns.ip(self.host.namespace, f"link set dev {self.spec.device} up")
         # First: no frame gets past unseen, and a port that takes no filter is not plugged.
         port_filter.attach(self.host.namespace, self.spec.device)
-        bridges.plug(self.host.vsctl, self.spec.device)
+        self.host.plug(self.spec.device)

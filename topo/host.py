@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from flows.pipeline import BR_CTL, BR_NIC
-from topo import bridges, kernel_filter, netns
+from topo import bridges, kernel_filter, netns, tracker
 from topo.bridges import HostBridges
 from topo.capture import Capture, Direction
 from topo.ovs import OpenVSwitch
@@ -80,13 +80,22 @@ class Host:
         )
         kernel_filter.guard(config.datapath_type, self.namespace)
         bridges.build(self.vsctl, config)
-        self._address()
+        self._begin()
 
     def restart_vswitchd(self) -> None:
         """Stop ovs-vswitchd and start it again: its bridges come back without any flow."""
         self.ovs.stop_vswitchd()
         self.ovs.start_vswitchd()
-        self._address()
+        self._begin()
+
+    def plug(self, device: str) -> None:
+        """Put a guest's device on br-guest, and bound its connections."""
+        bridges.plug(self.vsctl, device)
+        self.limit_connections()
+
+    def limit_connections(self, connections: int = tracker.CONNECTIONS) -> None:
+        """Bound the connections of each guest."""
+        tracker.limit(self.vsctl, self.appctl, connections)
 
     def run(self, argv: Sequence[str], seconds: float = 60) -> str:
         """Run a program in the host's namespace and return what it printed."""
@@ -100,8 +109,12 @@ class Host:
         """See what passes an interface of the host, from now on."""
         return Capture(self.namespace, interface, direction)
 
-    def _address(self) -> None:
-        """The LOCAL ports are made by ovs-vswitchd, and go with it: so their addresses are set each time it starts."""
+    def _begin(self) -> None:
+        """What ovs-vswitchd forgets when it ends is told it each time it starts: limits of the tracker, and addresses.
+
+        The LOCAL ports are made by it, and go with it.
+        """
+        self.limit_connections()
         nodad = ""
         if ip_interface(self.spec.vtep).version == 6:
             netns.speak_ipv6(self.namespace, BR_NIC)

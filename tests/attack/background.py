@@ -43,7 +43,7 @@ from topo.demo_frames import Tunnelled
 
 LEGITIMATE: Final = b"go on"
 """What the suite's own pings are filled with."""
-PINGS: Final = (("web", "db"), ("web", "near"), ("near", "log"), ("red-web", "red-db"), ("log", "db"))
+PINGS: Final = (("web", "db"), ("web", "near"), ("near", "log"), ("red-web", "red-db"), ("log", "db"), ("log", "vault"))
 """Who pings whom, over IPv4 and IPv6, so that every host sends and receives, in every encapsulation."""
 
 _PROBE: Final = b"lockgate neighbour probe"

@@ -2,7 +2,14 @@
 
 from typing import Final
 
-from tests.attack import from_guest, from_guest_ipv6, from_guest_routing, from_guest_shapes, from_substrate
+from tests.attack import (
+    from_guest,
+    from_guest_groups,
+    from_guest_ipv6,
+    from_guest_routing,
+    from_guest_shapes,
+    from_substrate,
+)
 
 GUEST: Final = [
     *from_guest.SOURCES,
@@ -16,6 +23,7 @@ GUEST: Final = [
     *from_guest_ipv6.SERVERS,
     *from_guest_ipv6.SHAPES,
     *from_guest_routing.ROUTING,
+    *from_guest_groups.GROUPS,
     *from_guest_shapes.TYPES,
     *from_guest_shapes.SHAPES,
     *from_guest_shapes.TUNNELS,

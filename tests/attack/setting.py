@@ -37,11 +37,20 @@ hosts:
   host-a: {vtep: 192.0.2.1, encap: vxlan}
   host-b: {vtep: 192.0.2.2, encap: geneve}
   host-c: {vtep: 192.0.2.3, encap: gre}
+groups:
+  vault:
+    vpc: blue
+    rules:
+      - to_guest tcp 80 from any
+      - to_guest tcp 443 from group vault
+      - to_guest icmp from 10.0.0.13
+      - to_guest icmp from fd00::13
 ports:
   web: {vpc: blue, host: host-a, mac: "02:00:00:00:00:11", addresses: [10.0.0.11, "fd00::11"]}
   db: {vpc: blue, host: host-b, mac: "02:00:00:00:00:12", addresses: [10.0.0.12, "fd00::12"]}
   log: {vpc: blue, host: host-c, mac: "02:00:00:00:00:13", addresses: [10.0.0.13, "fd00::13"]}
   near: {vpc: blue, host: host-a, mac: "02:00:00:00:00:14", addresses: [10.0.0.14, "fd00::14"]}
+  vault: {vpc: blue, host: host-b, mac: "02:00:00:00:00:15", addresses: [10.0.0.15, "fd00::15"], groups: [vault]}
   red-web: {vpc: red, host: host-a, mac: "02:00:00:00:00:21", addresses: [10.0.0.11, "fd00::11"]}
   red-db: {vpc: red, host: host-b, mac: "02:00:00:00:00:22", addresses: [10.0.0.12, "fd00::12"]}
   red-log: {vpc: red, host: host-c, mac: "02:00:00:00:00:23", addresses: [10.0.0.50, "fd00::50"]}
@@ -88,11 +97,14 @@ GUESTS: Final = {
     "db": GuestAt(BLUE, "host-b", "02:00:00:00:00:12", "10.0.0.12", "fd00::12"),
     "log": GuestAt(BLUE, "host-c", "02:00:00:00:00:13", "10.0.0.13", "fd00::13"),
     "near": GuestAt(BLUE, "host-a", "02:00:00:00:00:14", "10.0.0.14", "fd00::14"),
+    "vault": GuestAt(BLUE, "host-b", "02:00:00:00:00:15", "10.0.0.15", "fd00::15"),
     "red-web": GuestAt(RED, "host-a", "02:00:00:00:00:21", "10.0.0.11", "fd00::11"),
     "red-db": GuestAt(RED, "host-b", "02:00:00:00:00:22", "10.0.0.12", "fd00::12"),
     "red-log": GuestAt(RED, "host-c", "02:00:00:00:00:23", "10.0.0.50", "fd00::50"),
 }
-WEB, DB, LOG, NEAR, RED_DB, RED_LOG = (GUESTS[name] for name in ("web", "db", "log", "near", "red-db", "red-log"))
+WEB, DB, LOG, NEAR, VAULT, RED_DB, RED_LOG = (
+    GUESTS[name] for name in ("web", "db", "log", "near", "vault", "red-db", "red-log")
+)
 A, B, C = HOSTS.values()
 
 CONTROL: Final = "198.51.100.1"

@@ -16,7 +16,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from mapping.model import Snapshot
-from tests.build import BLUE, DB, TWO_HOSTS, WEB, group, having
+from tests.build import BLUE, DB, RED, SPY, TWO_HOSTS, WEB, group, having
 from tests.ovs.conftest import World
 from tests.ovs.test_forwarding import ROUTER, Wires, assert_counted_once
 
@@ -132,6 +132,24 @@ def test_fragments_pass_of_a_connection_that_is_known_and_of_no_other(wires: Wir
     known = fragments(2, 8050)
     assert [frame[14:] for frame in arrive(known)] == [frame[14:] for frame in known]
     assert arrive(fragments(3, 8101)) == []
+
+
+def test_the_same_connection_in_another_vpc_opens_nothing(wires: Wires) -> None:
+    """spy, in another VPC, has db's address, and is on db's host."""
+    closed = group("closed", RED)
+    rows = world_with(MARKS)
+    ports = {**rows.ports, SPY.uuid: having(SPY, closed)}
+    wires.world.write(replace(rows, ports=ports, groups={**rows.groups, closed.uuid: closed}))
+    asks = (
+        Ether(src=SPY.mac, dst=ROUTER)
+        / IP(src="10.0.0.12", dst="10.0.0.11")
+        / UDP(sport=9200, dport=53)
+        / Raw(b"x" * 20)
+    )
+    wires.after(asks, "spy")
+    assert "sport=9200" in wires.world.b.ovs.appctl("dpctl/dump-conntrack")
+    # The answer, of the same addresses and ports, in the VPC where nobody has asked.
+    assert_refused(wires, to_db(UDP(sport=53, dport=9200)), "web", "group_to_guest")
 
 
 def test_who_may_send_only_some_things_sends_no_others(wires: Wires) -> None:
