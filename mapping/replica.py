@@ -167,10 +167,7 @@ class Replica:
         if self._working_set and self._working_set.interrupted:
             # Rows that were asked for and have not come are not among what came after the last transaction.
             self._last_transaction = _NEVER
-        requests = {
-            table: [{"columns": list(names), **({"where": where[table]} if table in where else {})}]
-            for table, names in self._columns.items()
-        }
+        requests = {table: [{"columns": list(names), **where.get(table, {})}] for table, names in self._columns.items()}
         params = [schema.DATABASE, _MONITOR_ID, requests, self._last_transaction]
         self._request = self.session.request("monitor_cond_since", params)
         self._server_request = self.session.request("monitor_cond", ["_Server", "server", _SERVER])

@@ -40,11 +40,17 @@ class WorkingSet:
         """Whether something that was asked for has not come."""
         return bool(self._waiting)
 
-    def begin(self) -> Conditions:
-        """A connection is new; returns the conditions of its monitor: those that were asked for last."""
+    def begin(self) -> dict[str, dict[str, Json]]:
+        """A connection is new; returns what its monitor says of tables: the conditions that were asked for last.
+
+        Where these hold for no row the server is told that nothing is wanted yet: else it goes through all rows.
+        """
         self.interrupted = bool(self._waiting)
         self._waiting.clear()
-        return self._conditions()
+        return {
+            table: {"where": where, "select": {"initial": where != _NONE}}
+            for table, where in self._conditions().items()
+        }
 
     def adjust(self, linked: Linked) -> Conditions:
         """The conditions to ask for, by what is known now, of the tables for which they are not as they were.
