@@ -6,7 +6,7 @@ Only complete messages leave here; whoever sends them need not know what is in t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -45,9 +45,6 @@ EXACT: Final = (1 << 64) - 1
 oxm.install()
 
 _PROTOCOL: Final = ProtocolDesc(version=ofp.OFP_VERSION)
-_BUNDLE_ADD: Final = struct.Struct("!BBHIIHH")
-_XID_END: Final = ofp.OFP_HEADER_SIZE  # of struct ofp_header, whose last field it is
-_COOKIE_END: Final = ofp.OFP_HEADER_SIZE + 8  # in struct ofp_flow_mod, whose first field it is
 _COMMIT: Final = 1  # NX_CT_F_COMMIT
 _NOWHERE: Final = 0xFF  # NX_CT_RECIRC_NONE: go on with the next action
 _NUMBER_ONES: Final = 0xFFFFFFFF  # of a port, or a meter
@@ -127,8 +124,12 @@ def _message(message: Any, xid: int) -> bytes:
     return bytes(message.buf)
 
 
-def encode(flow: Flow, xid: int) -> bytes:
-    """The message that installs the flow, as Ryu's own encoder writes it: slow, and the oracle of `flow_add`."""
+def _in_bundle(message: Any, bundle_id: int, xid: int) -> bytes:
+    return _message(parser.OFPBundleAddMsg(_PROTOCOL, bundle_id, _BUNDLE_FLAGS, message, []), xid)
+
+
+def encode(flow: Flow, bundle_id: int, xid: int) -> bytes:
+    """What `flow_add` makes, as Ryu's own encoder writes it: slow, and the oracle."""
     instructions = []
     encoded = actions(flow.actions, flow.table.bridge)
     if encoded:
@@ -149,46 +150,80 @@ def encode(flow: Flow, xid: int) -> bytes:
         match=match(flow),
         instructions=instructions,
     )
-    return _message(message, xid)
+    return _in_bundle(message, bundle_id, xid)
 
 
 class _Template(NamedTuple):
-    """A shape's message as one number, with zero values, and by how many bits each value is shifted into it."""
+    """A message of a bundle, read as one number, with zero where numbers go, and how these get there."""
 
     blank: int
     size: int
-    shifts: tuple[int, ...]
+    pack: Callable[..., bytes]
+    """Makes a message as long, with zero everywhere but where its arguments go: `_HEAD`, then the values."""
+    words: tuple[tuple[int, int], ...]
+    """If a value is wider than struct's numbers: each of its arguments is which value, shifted right by how much."""
+
+
+_Place = tuple[int, int]
+"""The first byte, and the one after the last."""
+_HEAD: Final[tuple[_Place, ...]] = ((4, 8), (8, 12), (20, 24), (24, 32))
+"""xid and bundle_id of a struct ofp_bundle_add_msg, then xid and cookie of the struct ofp_flow_mod in it."""
+_NUMBERS: Final = {1: "B", 2: "H", 3: "I", 4: "I", 6: "Q", 8: "Q"}
+"""Bytes -> the number of struct's that has as many, or more: then what is before them in the message is constant."""
+_WIDE: Final = 16
+_WORD_ONES: Final = (1 << 64) - 1
 
 
 @cache
 def _template(shape: Shape) -> _Template:
-    """A value's place is where the bytes change when it goes from no bit to all bits."""
-    zeros = (0,) * len(shape.holes)
-    blank = encode(Flow(shape, zeros, 0), 0)
-    shifts = []
-    for index, part in enumerate(shape.holes):
-        ones = part.ones if isinstance(part, Field) else _NUMBER_ONES
-        filled = encode(Flow(shape, (*zeros[:index], ones, *zeros[index + 1 :]), 0), 0)
-        changed = [at for at, (old, new) in enumerate(zip(blank, filled, strict=True)) if old != new]
-        if changed != list(range(changed[0], changed[0] + (ones.bit_length() + 7) // 8)):
-            raise AssertionError(f"{part} of {shape} is not in one place")
-        shifts.append(8 * (len(blank) - changed[-1] - 1))
-    return _Template(int.from_bytes(blank), len(blank), tuple(shifts))
+    """A value's place is where the bytes change when they all become the value's own number, from 1 on."""
+    holes = [part.ones if isinstance(part, Field) else _NUMBER_ONES for part in shape.holes]
+    marks = [int.from_bytes(bytes([number] * 16)) & ones for number, ones in enumerate(holes, 1)]
+    blank = encode(Flow(shape, (0,) * len(holes), 0), 0, 0)
+    marked = encode(Flow(shape, tuple(marks), 0), 0, 0)
+    changed = [at for at, (old, new) in enumerate(zip(blank, marked, strict=True)) if old != new]
+    places: list[_Place] = []
+    for mark, ones in zip(marks, holes, strict=True):
+        at, expected = len(places) and places[-1][1], mark.to_bytes((ones.bit_length() + 7) // 8)
+        at = next((each for each in changed if each >= at), 0)
+        places.append((at, at + len(expected)))
+        if marked[slice(*places[-1])] != expected or any(blank[slice(*places[-1])]):
+            raise AssertionError(f"a value of {shape} is not in one place")
+    if sum(end - start for start, end in places) != len(changed):
+        raise AssertionError(f"a value of {shape} is in more than one place")
+    return _filled(blank, places)
 
 
-def _stamp(template: _Template, xid: int, cookie: int, values: Iterable[int]) -> bytes:
-    """Numbers as long as a message are added faster than slices of it are written."""
-    size = template.size
-    message: int = template.blank
-    message |= xid << 8 * (size - _XID_END) | cookie << 8 * (size - _COOKIE_END)
-    for shift, value in zip(template.shifts, values, strict=True):
-        message |= value << shift
-    return message.to_bytes(size)
+def _filled(blank: bytes, places: Sequence[_Place]) -> _Template:
+    """The template of a message with values in these places."""
+    text, at = "!", 0
+    words: list[tuple[int, int]] = []
+    for index, (start, end) in enumerate((*_HEAD, *places), -len(_HEAD)):
+        middle = (start + end) // 2
+        for first, last, shift in (
+            [(start, middle, 64), (middle, end, 0)] if end - start == _WIDE else [(start, end, 0)]
+        ):
+            number = _NUMBERS[last - first]
+            text += f"{last - struct.calcsize('!' + number) - at}x{number}"
+            at = last
+            words.append((index, shift))
+    pack = struct.Struct(f"{text}{len(blank) - at}x").pack
+    wide = len(words) > len(_HEAD) + len(places)
+    return _Template(int.from_bytes(blank), len(blank), pack, tuple(words[len(_HEAD) :]) if wide else ())
 
 
-def flow_add(flow: Flow, xid: int) -> bytes:
-    """The message that installs the flow, or overwrites one of the same table, priority and match."""
-    return _stamp(_template(flow.shape), xid, flow.cookie, flow.values)
+def _stamp(template: _Template, bundle_id: int, xid: int, cookie: int, values: Sequence[int]) -> bytes:
+    """As numbers, because two as long as a message are joined faster than bytes are written into it."""
+    if template.words:
+        values = [values[index] >> shift & _WORD_ONES for index, shift in template.words]
+    return (int.from_bytes(template.pack(xid, bundle_id, xid, cookie, *values)) | template.blank).to_bytes(
+        template.size
+    )
+
+
+def flow_add(flow: Flow, bundle_id: int, xid: int) -> bytes:
+    """The message that has a bundle install the flow, or overwrite one of the same table, priority and match."""
+    return _stamp(_template(flow.shape), bundle_id, xid, flow.cookie, flow.values)
 
 
 @cache
@@ -201,13 +236,12 @@ def _delete_template() -> _Template:
         out_port=ofp.OFPP_ANY,
         out_group=ofp.OFPG_ANY,
     )
-    blank = _message(message, 0)
-    return _Template(int.from_bytes(blank), len(blank), ())
+    return _filled(_in_bundle(message, 0, 0), ())
 
 
-def flow_delete(cookie: int, xid: int) -> bytes:
-    """The message that removes the flows with exactly this cookie. Open vSwitch finds them by index."""
-    return _stamp(_delete_template(), xid, cookie, ())
+def flow_delete(cookie: int, bundle_id: int, xid: int) -> bytes:
+    """The message that has a bundle remove the flows with exactly this cookie. Open vSwitch finds them by index."""
+    return _stamp(_delete_template(), bundle_id, xid, cookie, ())
 
 
 def bundle(change: Change, bundle_id: int, xid: int) -> Iterator[bytes]:
@@ -221,16 +255,10 @@ def bundle(change: Change, bundle_id: int, xid: int) -> Iterator[bytes]:
 
     yield control(ofp.OFPBCT_OPEN_REQUEST)
     for cookie in change.delete:
-        yield _add_to_bundle(flow_delete(cookie, xid), bundle_id, xid)
+        yield flow_delete(cookie, bundle_id, xid)
     for flow in change.add:
-        yield _add_to_bundle(flow_add(flow, xid), bundle_id, xid)
+        yield flow_add(flow, bundle_id, xid)
     yield control(ofp.OFPBCT_COMMIT_REQUEST)
-
-
-def _add_to_bundle(message: bytes, bundle_id: int, xid: int) -> bytes:
-    length = _BUNDLE_ADD.size + len(message)
-    head = _BUNDLE_ADD.pack(ofp.OFP_VERSION, ofp.OFPT_BUNDLE_ADD_MESSAGE, length, xid, bundle_id, 0, _BUNDLE_FLAGS)
-    return head + message
 
 
 def packet_out(items: Iterable[Action], frame: bytes, xid: int) -> bytes:
