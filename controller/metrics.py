@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _SLICE: Final = 200
 """Lines that are written without a pause: some 2 ms."""
-_CLIENTS: Final = 8
+_CLIENTS: Final = 32
 _PATIENCE: Final = 10
 """Scrapes at a time, and seconds for which one may stand still."""
 _BUCKETS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)

@@ -226,6 +226,23 @@ def test_the_shell_completes_kinds_and_names(monkeypatch: pytest.MonkeyPatch) ->
     assert completed("lockgate get port b") == []
 
 
+@pytest.mark.usefixtures("example")
+def test_bash_completes(tmp_path: Path) -> None:
+    """What `lockgate --show-completion` prints, in a bash that has read it and is asked for a completion."""
+    (tmp_path / "lockgate").symlink_to(Path(sys.executable).with_name("lockgate"))
+    asked = """
+        eval "$(lockgate --show-completion bash)"
+        complete -p lockgate >/dev/null || exit 9
+        COMP_WORDS=(lockgate describe port blue-) COMP_CWORD=3
+        _lockgate_completion lockgate
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "--norc", "-c", asked], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["blue-db", "blue-web"]
+
+
 def test_an_apply_that_is_killed_leaves_the_old_or_the_new(example: Lockgate, tmp_path: Path) -> None:
     """At whatever moment: a file of 2,000 addresses, and kills spread over the time that a whole run takes."""
     old = example("export", "--json").json

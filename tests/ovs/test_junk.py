@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -53,10 +54,15 @@ class Ports:
         self.site = site = Site(folder, LOOPBACK)
         site.remotes = {role: f"ssl:{LOOPBACK}:{free_port()}" for role in FRONTS}
         words = [word for role in FRONTS for word in (f"--{role}s", self.place(role))]
+        # The member's own: Raft among members, relays, and the unix socket.
+        self.raft, relays = (f"ssl:{LOOPBACK}:{free_port()}" for _ in range(2))
+        site.remotes |= {"relays": relays, "unix": f"unix:{folder}/db/mapping.sock"}
+        words += ["--cluster", self.raft, "--listen", self.place("relays"), "--listen", f"p{site.remotes['unix']}"]
         self.served = Served(folder / "db", site.member.folder, *words)
         self.served._env["LOCKGATE_FRONT_BYTES"] = str(MEMORY)
         self.served.start()
         stack.callback(self.served.stop)
+        site.socket = site.remotes["unix"]
         transact(site.socket, None, *clear(), {"op": "insert", "table": "Global", "row": {}}, *insert(TWO_HOSTS))
         port, identity = free_port(), site.issue("controller", "c1")
         self.openflow = f"ssl:{LOOPBACK}:{port}"
@@ -78,6 +84,60 @@ class Ports:
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
     with ExitStack() as stack:
         yield Ports(tmp_path_factory.mktemp("junk"), stack)
+
+
+@pytest.mark.parametrize("place", [*FRONTS, "relays", "raft", "openflow"])
+def test_who_has_no_key_takes_nothing(ports: Ports, place: str) -> None:
+    """What is no handshake, or a handshake that is never ended, at every port that speaks TLS."""
+    remote = {"raft": ports.raft, "openflow": ports.openflow}.get(place) or ports.site.remotes[place]
+    _, host, port = remote.split(":")
+    hello = bytes.fromhex("16030100f1010000ed0303")
+    with ExitStack() as stack:
+        for junk in [*JUNK.values(), b"", hello, hello + bytes(1 << 16), *[hello] * 100]:
+            connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            with suppress(OSError):
+                connection.sendall(junk)
+        # All of them are still there.
+        served(ports)
+    assert "is started again" not in ports.served.log.read_text()
+
+
+def served(ports: Ports) -> None:
+    """Each role is answered by its front, and a flow that somebody deletes is put back."""
+    for role in FRONTS:
+        assert transact(ports.site.remotes[role], ports.site.issue(role, "host-a"), SELECT)[0]["rows"]
+    wanted = ports.a.cookies(BR_NIC)
+    ports.a.ovs.ofctl("del-flows", BR_NIC)
+    wait_until(lambda: ports.a.cookies(BR_NIC) == wanted, 30, "the flows of host-a")
+
+
+@pytest.mark.parametrize("place", ["relays", "raft", "unix"])
+def test_junk_at_the_members_own_ports(ports: Ports, place: str) -> None:
+    """From another member, or from root on its machine."""
+    thief = ports.site.issue("member", "m9")
+    before = resident(ports, "mapping")
+    for junk in JUNK.values():
+        with connect(ports, place, thief) as connection, suppress(OSError):
+            connection.sendall(junk)
+            connection.settimeout(0.2)
+            connection.recv(100)
+    with ExitStack() as stack:
+        for _ in range(50):
+            connection = stack.enter_context(connect(ports, place, thief))
+            connection.settimeout(0.2)
+            with suppress(OSError):
+                connection.sendall(JUNK["truncated JSON"])
+        served(ports)
+    assert resident(ports, "mapping") < before + (100 << 20)
+
+
+def connect(ports: Ports, place: str, identity: Identity) -> socket.socket:
+    if place != "unix":
+        return shake_hands(ports.raft if place == "raft" else ports.site.remotes[place], identity)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(5)
+    connection.connect(ports.site.socket.removeprefix("unix:"))
+    return connection
 
 
 @pytest.mark.parametrize("role", FRONTS)
@@ -121,11 +181,12 @@ def test_readers_that_do_not_read_take_nothing(ports: Ports) -> None:
 
 
 def resident(ports: Ports, role: str) -> int:
-    """Bytes of memory that a front has."""
+    """Bytes of memory that a front has, or the member."""
+    file = str(ports.served.folder / f"{role}.db").encode()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")
-            if str(ports.served.folder / f"{role}.db").encode() in words and b"ovsdb-server" in words[0]:
+            if file in words and words[0].endswith(b"ovsdb-server"):
                 return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     raise AssertionError(role)
 
@@ -165,9 +226,6 @@ def test_junk_at_the_openflow_port(ports: Ports) -> None:
             while connection.recv(1000):
                 pass
     where = [["name", "==", "host-a"]]
-    # Still served: a flow that somebody deletes is put back.
-    wanted = ports.a.cookies(BR_NIC)
-    ports.a.ovs.ofctl("del-flows", BR_NIC)
-    wait_until(lambda: ports.a.cookies(BR_NIC) == wanted, 30, "the flows of host-a")
+    served(ports)
     (row,) = transact(ports.site.socket, None, {**SELECT, "where": where})
     assert dict(row["rows"][0]["status"][1])["nic"] == "connected"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -24,7 +26,7 @@ from tests.ovs.dummy import LOOPBACK
 from tests.site import Site, free_port, shake_hands, transact
 from topo.waiting import wait_until
 
-OLD = Path(__file__).parent / "schema-1.0.0.ovsschema"
+HERE = Path(__file__).parent
 WITHIN = 30
 
 
@@ -235,26 +237,85 @@ def runs(session: Session) -> bool:
     return True
 
 
-def test_a_running_database_of_the_schema_before_is_brought_to_this_one(tmp_path: Path) -> None:
-    """What served version 1.0.0, and clients that follow it, go on: rows are kept, and the roles hold."""
+def test_history_names_the_certificate(members: list[Served], places: list[str]) -> None:
+    """And not the user who runs the command."""
+    assert members
+    lockgate = [sys.executable, "-m", "mapping.cli", "--db", places[1]]
+    add = ["vpc", "add", "named", "--vni", "77", "--subnet", "10.0.0.0/24", "-m", "for a test"]
+    subprocess.run([*lockgate, *add], check=True, capture_output=True)
+    said = subprocess.run([*lockgate, "history", "-n", "1", "--json"], check=True, capture_output=True, text=True)
+    (entry,) = json.loads(said.stdout)
+    assert entry["who"] == f"operator alice at {socket.gethostname()}"
+    assert entry["reason"] == "for a test"
+    assert entry["command"].endswith("vpc add named --vni 77 --subnet 10.0.0.0/24")
+
+
+@pytest.mark.parametrize("before", ["1.0.0", "1.3.0"])
+@pytest.mark.parametrize("kind", ["alone", "a member"])
+def test_a_running_database_of_a_schema_before_is_brought_to_this_one(tmp_path: Path, kind: str, before: str) -> None:
+    """While somebody writes, and a controller of this version waits: what was acknowledged is kept, and roles hold."""
     remote, file = f"unix:{tmp_path}/mapping.sock", tmp_path / "mapping.db"
-    subprocess.run(["ovsdb-tool", "create", str(file), str(OLD)], check=True)
+    old = HERE / f"schema-{before}.ovsschema"
+    if kind == "alone":
+        subprocess.run(["ovsdb-tool", "create", str(file), str(old)], check=True)
+    else:
+        raft = f"tcp:{LOOPBACK}:{free_port(LOOPBACK)}"
+        subprocess.run(["ovsdb-tool", "create-cluster", str(file), str(old), raft], check=True)
     service._start(tmp_path, "mapping", service.command(file, [f"p{remote}"]))
+    replica = Replica([remote])
     try:
+        wait_until(lambda: operate.look(remote).connected, WITHIN, "the database")
         row = {"name": "host-a", "vtep_ip": "192.0.2.1", "encap": "vxlan"}
         row |= {"guest_datapath": "00000067c0000201", "nic_datapath": "0000006ec0000201"}
-        vpc = {"name": "blue", "vni": 1, "router_mac": "0a:00:5e:00:00:01", "mtu": 1400, "subnets": "10.0.0.0/24"}
-        inserts = [{"op": "insert", "table": "Host", "row": row}, {"op": "insert", "table": "Vpc", "row": vpc}]
-        transact(remote, None, {"op": "insert", "table": "Global", "row": {"config_seq": 7}}, *inserts)
-        assert operate.convert([remote]) == ("1.0.0", schema.version())
-        replica = Replica([remote])
-        assert replica.wait_in_sync(WITHIN * 1000)
-        replica.session.close()
+        host = {"op": "insert", "table": "Host", "row": row}
+        transact(remote, None, {"op": "insert", "table": "Global", "row": {"config_seq": 7}}, host)
+        replica.wait_until(lambda: bool(replica.refused), WITHIN * 1000)
+        assert replica.refused
+        with Writing(remote) as writing:
+            wait_until(lambda: len(writing.acknowledged) > 5, WITHIN, "writes")
+            assert operate.convert([remote]) == (before, schema.version())
+            after = len(writing.acknowledged)
+            wait_until(lambda: len(writing.acknowledged) > after + 5, WITHIN, "writes afterwards")
+        seq = operate_seq(remote)
+        assert replica.wait_until(lambda: replica.current and replica.config_seq == seq, WITHIN * 1000)
         assert [host.name for host in replica.snapshot.hosts.values()] == ["host-a"]
-        assert [vpc.name for vpc in replica.snapshot.vpcs.values()] == ["blue"]
-        assert replica.config_seq == 8
+        assert {vpc.vni for vpc in replica.snapshot.vpcs.values()} >= writing.acknowledged
         (found,) = transact(remote, None, {"op": "select", "table": "RBAC_Role", "where": [], "columns": ["name"]})
         assert {role["name"] for role in found["rows"]} == {"operator", "controller", "host"}
         assert operate.convert([remote]) == (schema.version(), schema.version())
     finally:
+        replica.session.close()
         service.stop(tmp_path)
+
+
+def operate_seq(remote: str) -> int:
+    """A change of no row, and its number."""
+    with Writer([remote]) as writer:
+        return writer.transact([], "test").config_seq
+
+
+class Writing:
+    """Adds VPCs, one transaction after another, as a program of the version before does."""
+
+    def __init__(self, remote: str) -> None:
+        self.acknowledged: set[int] = set()
+        self._remote = remote
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _write(self) -> None:
+        vni = 0
+        while not self._stop.is_set():
+            vni += 1
+            row = {"name": f"v{vni}", "vni": vni, "router_mac": "0a:00:5e:00:00:01", "subnets": "10.0.0.0/24"}
+            with suppress(ConnectionError, TimeoutError, AssertionError):
+                transact(self._remote, None, {"op": "insert", "table": "Vpc", "row": {**row, "mtu": 1400}})
+                self.acknowledged.add(vni)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mapping import document, plan, schema
+from mapping import document, plan, schema, service
 from mapping.history import Cause
 from mapping.rows import REPORTED_COLUMNS
 from mapping.tls import Identity
@@ -117,6 +118,14 @@ def test_a_stolen_key_tries_every_table_and_column(site: Site, content: dict[str
         assert after["Host"][other] == content["Host"][other]
 
 
+def test_a_stolen_key_reads_everything(site: Site, content: dict[str, Any]) -> None:
+    """So it is, whoever it is: OVSDB restricts writing alone, and a client chooses by itself what it follows."""
+    thief, remote = site.issue("host", "host-a"), site.remotes["host"]
+    read = transact(remote, thief, *({"op": "select", "table": table, "where": []} for table in SCHEMA))
+    found = {table: {row["_uuid"][1] for row in each["rows"]} for table, each in zip(SCHEMA, read, strict=True)}
+    assert found == {table: set(rows) for table, rows in content.items()}
+
+
 @pytest.mark.parametrize("role", FRONTS)
 def test_nobody_gets_at_the_roles_themselves(site: Site, content: dict[str, Any], role: str) -> None:
     thief, remote = site.issue(role, "host-a"), site.remotes[role]
@@ -161,12 +170,38 @@ def test_a_front_lets_in_certificates_of_its_role_and_no_others(site: Site, role
     assert transact(site.remotes[role], site.issue(role, "host-a"), select)
 
 
-def test_the_log_of_who_is_refused_names_its_certificate(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("role", "name", "why"),
+    [
+        ("host", "host-late", "certificate expired"),
+        ("operator", "host-wrong", "unknown ca"),
+        ("host", "host-gone", "certificate unknown"),
+    ],
+    ids=["expired", "wrong authority", "revoked"],
+)
+def test_who_is_refused_names_its_certificate_and_the_server_the_reason(
+    site: Site, role: str, name: str, why: str
+) -> None:
+    """Open vSwitch itself logs no more than the address and that; at its level of debugging also why, but no name."""
     select = {"op": "select", "table": "Global", "where": []}
+    identity = site.issue(role, name, **({"days": 1, "ago": 2} if name == "host-late" else {}))
+    if name == "host-gone":
+        site.pki.revoke(role, name)
+        site.pki.write_trust(site.member.folder)
+    log = site.folder / "db" / "host.log"
+    service.appctl(log.parent, "host", "vlog/set", "stream_ssl:file:dbg")
+    begin = log.stat().st_size
     with pytest.raises(ConnectionError) as caught:
-        transact(site.remotes["host"], site.issue("host", "host-z", days=1, ago=2), select)
-    assert "host host-z" in str(caught.value)
-    assert "expired" in str(caught.value)
+        transact(site.remotes["host"], identity, select)
+    service.appctl(log.parent, "host", "vlog/set", "stream_ssl:file:info")
+    assert f"it refuses the certificate of {role} {name}: " in str(caught.value)
+    assert why in str(caught.value)
+    said = log.read_text()[begin:]
+    assert "|WARN|SSL_accept: " in said
+    assert "certificate verify failed" in said
+    assert re.search(r"\|WARN\|ssl:127\.0\.0\.1:[0-9]+: ", said)
+    assert f"alert: fatal, {why.replace(' ', '_')}" in said
+    assert name not in said
 
 
 def test_a_front_that_is_no_member_is_not_believed(site: Site) -> None:
