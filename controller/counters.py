@@ -109,13 +109,14 @@ class Counters:
                 except SwitchError:
                     continue
 
-    def filtered(self, host: Host, port: Port, vpc: Vpc, counted: MappingABC[Reason, Counted]) -> None:
-        """What the filter ahead of a port has refused, as that host says, since it is there."""
+    def filtered(self, host: Host, port: Port | None, counted: MappingABC[Reason, Counted]) -> None:
+        """What the filter ahead of a port, or of the uplink, has refused, as that host says, since it is there."""
         counters = self.hosts.setdefault(host.uuid, HostCounters(host.name))
-        counters.ports.setdefault(port.name, PortCounters(vpc.name))
+        if port and port.name not in counters.ports:
+            return  # not read yet: it is said again
         now = {reason.number: Traffic(*count) for reason, count in counted.items()}
         by_number = {reason.number: reason for reason in counted}
-        for number, more in counters.added(f"filter {port.name}", now):
+        for number, more in counters.added(f"filter {port.name if port else ''}", now):
             self._dropped(counters, by_number[number], port, more)
 
     def _read_drops(self, counters: HostCounters, bridge: str, reconciler: Reconciler, own: OwnPorts) -> None:

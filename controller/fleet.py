@@ -135,13 +135,11 @@ class Fleet:
         """A flow has sent a packet here, or a host's own program."""
         reconciler, ofport = self._reconciler(datapath), message.match["in_port"]
         port = reconciler.port_at(ofport) if reconciler else None
-        if reconciler and port:
+        if message.reason == ofp.OFPR_PACKET_OUT:  # the host's own: nobody else has sent it
+            if reconciler and reconciler.host and (counted := filter_report.read(reconciler.bridge, message.data)):
+                self.counters.filtered(reconciler.host, port, counted)
+        elif reconciler and port:
             linked = self._replica.linked
-            if message.reason == ofp.OFPR_PACKET_OUT:  # the host's own: no guest has sent it
-                counted = filter_report.read(message.data)
-                if reconciler.host and counted:
-                    self.counters.filtered(reconciler.host, port, linked.vpcs[port.vpc], counted)
-                return
             table = next(name for name, each in TABLES[BR_GUEST].items() if each.number == message.table_id)
             punts.take(reconciler.switch, ofport, table, Punted(message.data, port, linked.vpcs[port.vpc], linked))
 

@@ -20,7 +20,7 @@ from explain.audit import Finding
 from explain.hosts import DEFAULT_VIA, UnreachableError
 from explain.packet import Packet, Proto
 from explain.site import Bridge, Site
-from flows.pipeline import BR_GUEST, BR_NIC, FILTERED, METERED, TABLES, Reason
+from flows.pipeline import BR_GUEST, BR_NIC, FILTERED, METERED, TABLES, UPLINK_FILTERED, Reason
 from mapping import status, wanted
 from mapping.cli_common import RefusedError, console, follow, print_json, settings
 from mapping.model import Host, Port, Snapshot
@@ -254,8 +254,9 @@ def _given(reason: Reason) -> list[str]:
     """The tables that drop for this reason, or what else does."""
     if reason in METERED:
         return [f"a meter of {BR_GUEST}"]
-    if reason in FILTERED:
-        return ["the filter ahead of the port"]
+    for filtered, what in ((FILTERED, "port"), (UPLINK_FILTERED, "uplink")):
+        if reason in filtered:
+            return [f"the filter ahead of the {what}"]
     tables = (table for bridge in TABLES.values() for table in bridge.values())
     return [f"{table.bridge} {table.name}" for table in tables if reason in (table.miss, *table.named_misses)]
 

@@ -8,12 +8,14 @@ VTEP: hosts of different versions are nothing to each other.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import blake2b
 from ipaddress import IPv4Address
 from typing import Final
 
 from flows.fields import (
     ARP_SPA,
     ARP_TPA,
+    ETH_DST,
     ETH_TYPE,
     FAMILIES,
     HOP_LIMIT,
@@ -32,12 +34,14 @@ from flows.fields import (
     EthType,
     Icmpv6,
     IpProto,
+    mac,
 )
 from flows.flow import FieldMatch, Flow, Output, drop, flow
 from flows.pipeline import BR_NIC, TABLES, Reason
 from flows.ports import LOCAL, UPLINK
 from flows.priority import NAMED_MISS, NEIGHBOUR, PASS, VAGUE_MISS
-from mapping.model import Encap, Host
+from flows.wrong_bits import wrong_bits
+from mapping.model import Encap, Host, IPAddress
 
 CLASSIFY: Final = TABLES[BR_NIC]["CLASSIFY"]
 
@@ -49,11 +53,27 @@ OUTER: Final[dict[Encap, FieldMatch]] = {
 """How the outer header of each encapsulation is told from others, besides its addresses."""
 
 
+_ALL: Final = mac("ff:ff:ff:ff:ff:ff")
+
+
+def vtep_mac(vtep_ip: IPAddress) -> str:
+    """The MAC that a VTEP has: of local scope, and only its own.
+
+    With IPv6, where it is made of 40 bits of the address's hash, it is most probably only its own.
+    """
+    if vtep_ip.version == 4:
+        return f"0a:6e:{vtep_ip.packed.hex(':')}"
+    return f"0e:{blake2b(vtep_ip.packed, digest_size=5).digest().hex(':')}"
+
+
 def of_host(host: Host) -> Iterator[Flow]:
     """How the VTEP finds its neighbours, and what does not belong here."""
-    yield from _arp(int(host.vtep_ip)) if isinstance(host.vtep_ip, IPv4Address) else _nd(int(host.vtep_ip))
+    own, own_mac = int(host.vtep_ip), mac(vtep_mac(host.vtep_ip))
+    yield from _arp(own, own_mac) if isinstance(host.vtep_ip, IPv4Address) else _nd(own)
     outer = FAMILIES[host.vtep_ip.version]
     to_us: FieldMatch = {IN_PORT: UPLINK, VLAN: UNTAGGED, ETH_TYPE: outer.eth_type, outer.dst: int(host.vtep_ip)}
+    # A switch that has forgotten where a MAC is sends its frames everywhere.
+    yield from wrong_bits(CLASSIFY, to_us, ETH_DST, own_mac, Reason.NOT_TUNNEL)
     yield flow(CLASSIFY, NAMED_MISS, {**to_us, **OUTER[host.encap], IP_FRAG: WHOLE}, drop(Reason.UNKNOWN_VTEP))
     yield flow(CLASSIFY, VAGUE_MISS, {IN_PORT: UPLINK}, drop(Reason.NOT_TUNNEL))
     yield flow(CLASSIFY, VAGUE_MISS, {IN_PORT: LOCAL}, drop(Reason.LOCAL_NOT_TUNNEL))
@@ -73,10 +93,11 @@ def of_peer(host: Host, peer: Host) -> Iterator[Flow]:
         yield flow(CLASSIFY, PASS, match, [Output(out_port)])
 
 
-def _arp(own: int) -> Iterator[Flow]:
+def _arp(own: int, own_mac: int) -> Iterator[Flow]:
     arp: FieldMatch = {VLAN: UNTAGGED, ETH_TYPE: EthType.ARP}
     yield flow(CLASSIFY, PASS, {IN_PORT: LOCAL, **arp, ARP_SPA: own}, [Output(UPLINK)])
-    yield flow(CLASSIFY, PASS, {IN_PORT: UPLINK, **arp, ARP_TPA: own}, [Output(LOCAL)])
+    for to in (own_mac, _ALL):
+        yield flow(CLASSIFY, PASS, {IN_PORT: UPLINK, **arp, ARP_TPA: own, ETH_DST: to}, [Output(LOCAL)])
 
 
 def _nd(own: int) -> Iterator[Flow]:

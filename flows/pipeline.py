@@ -121,6 +121,10 @@ class Reason(enum.Enum):
     FILTER_PROTOCOLS = 54, "ahead of its port: more IP protocols that are new than a port may use"
     FILTER_PAIRS = 55, "ahead of its port: more pairs of addresses and ports that are new than a port may use"
     FILTER_FRAMES = 56, "ahead of its port: more frames than the port may send"
+    FILTER_TUNNELS = (
+        57,
+        "ahead of the uplink: a tunnel packet whose header is none that a host writes: options, flags, another kind",
+    )
 
     TTL_EXPIRED = 31, "a guest's packet had no hop left to its VPC's router: it is told, as far as its meter allows"
     TO_ROUTER = 30, "a guest sent something other than a ping to its router"
@@ -190,6 +194,8 @@ FILTERED: Final = (
     *(R.FILTER_PAIRS, R.FILTER_FRAMES),
 )
 """Reasons for which the filter ahead of a guest's port (`topo.port_filter`) drops, before Open vSwitch."""
+UPLINK_FILTERED: Final = (R.FILTER_TUNNELS,)
+"""Likewise ahead of the uplink (`topo.uplink_filter`)."""
 TRACKED: Final = (IN_PORT, VNI, CT_STATE, CONJUNCTION, ETH_TYPE, IP_PROTO, IP_FRAG)
 """What rules of groups match on each way, besides the peer and the ports."""
 ND: Final = (ETH_TYPE, IP_PROTO, ICMPV6_TYPE, ICMPV6_CODE)
@@ -302,8 +308,8 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
 
 NIC_TABLES: Final = _bridge(BR_NIC,
     ("CLASSIFY", "From a guest: into its VPC. From the tunnel: to be checked. Uplink and VTEP: tunnels, ARP, ND only.",
-     {IN_PORT, VLAN, *ND, IP_SRC, IP_DST, IPV6_SRC, IPV6_DST, IP_FRAG, HOP_LIMIT, UDP_DST, ARP_SPA, ARP_TPA, ND_TARGET,
-      TUN_ID, TUN_FLAGS},
+     {IN_PORT, VLAN, ETH_DST, *ND, IP_SRC, IP_DST, IPV6_SRC, IPV6_DST, IP_FRAG, HOP_LIMIT, UDP_DST, ARP_SPA, ARP_TPA,
+      ND_TARGET, TUN_ID, TUN_FLAGS},
      {"PUSH", "SOURCE_GUARD"}, True,
      R.UNKNOWN_PORT, {R.VLAN_TAGGED, R.NOT_TUNNEL, R.UNKNOWN_VTEP, R.NEIGHBOUR_PROBE, R.LOCAL_NOT_TUNNEL,
                       R.TUNNEL_CONTROL}),

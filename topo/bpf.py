@@ -36,7 +36,8 @@ _SETLINK: Final = 19
 _REQUEST_ACK: Final = 5
 _ATTRIBUTE_XDP: Final = 43
 _NESTED: Final = 0x8000
-_XDP_FD: Final = 1
+_XDP_FD, _XDP_FLAGS = 1, 3
+_AFTER_DRIVER: Final = 1 << 1
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -217,10 +218,18 @@ def _load(code: bytes) -> int:
 
 
 def _set_link(namespace: str | None, interface: str, program: int) -> None:
+    """In the driver or, where that takes none of this kind (of this MTU, say), after it."""
+    try:
+        _set_link_as(namespace, interface, program, 0)
+    except OSError:
+        _set_link_as(namespace, interface, program, _AFTER_DRIVER)
+
+
+def _set_link_as(namespace: str | None, interface: str, program: int, flags: int) -> None:
     there = netns.entered(namespace) if namespace else nullcontext()
     with there, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
         index = socket.if_nametoindex(interface)
-        nested = struct.pack("<HHi", 8, _XDP_FD, program)
+        nested = struct.pack("<HHiHHI", 8, _XDP_FD, program, 8, _XDP_FLAGS, flags)
         body = struct.pack("<BxHiII", 0, 0, index, 0, 0)
         body += struct.pack("<HH", 4 + len(nested), _ATTRIBUTE_XDP | _NESTED) + nested
         link.send(struct.pack("<IHHII", 16 + len(body), _SETLINK, _REQUEST_ACK, 1, 0) + body)

@@ -14,10 +14,10 @@ import json
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
+from flows.nic_substrate import vtep_mac
 from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC, TABLES
 from flows.ports import TUNNEL, UPLINK, guest_patch, nic_patch
 from mapping.model import IPAddress
@@ -39,7 +39,7 @@ class HostBridges:
 
     `uplink` and `mgmt` are interfaces that exist: the cables to the substrate and to the control network.
     `controllers` are OpenFlow targets, like "ssl:198.51.100.1:6653", for which `tls` is the folder with the host's
-    certificate, as `lockgate pki issue` makes it. `vtep_mac`, unless given, is made from `vtep_ip`.
+    certificate, as `lockgate pki issue` makes it.
     """
 
     uplink: str
@@ -49,7 +49,6 @@ class HostBridges:
     nic_datapath: int
     controllers: Sequence[str]
     datapath_type: str = "netdev"
-    vtep_mac: str | None = None
     tls: Path | None = None
 
 
@@ -76,8 +75,8 @@ def build_commands(host: HostBridges, existing: Existing | None = None) -> list[
     ]
     # Left alone, Open vSwitch takes the lowest of all ports' MACs, and those of patch ports are random: plugging a
     # guest would give the VTEP another MAC, and the other hosts would go on using the one that they know.
-    vtep_mac = host.vtep_mac or default_vtep_mac(host.vtep_ip)
-    commands.append(["set", "Bridge", BR_NIC, f'other-config:hwaddr="{vtep_mac}"'])
+    # The flows of br-nic know this one.
+    commands.append(["set", "Bridge", BR_NIC, f'other-config:hwaddr="{vtep_mac(host.vtep_ip)}"'])
     for encap, number in TUNNEL.items():
         # One port for every remote host: the flows say where to (remote_ip) and for whom (key).
         options = ("options:remote_ip=flow", "options:key=flow", f"options:local_ip={host.vtep_ip}")
@@ -88,13 +87,6 @@ def build_commands(host: HostBridges, existing: Existing | None = None) -> list[
         *_port(BR_CTL, host.mgmt),
     ]
     return _arguments(commands)
-
-
-def default_vtep_mac(vtep_ip: IPAddress) -> str:
-    """A MAC of local scope that only this VTEP has; with IPv6, made of 40 bits of its hash, most probably only it."""
-    if vtep_ip.version == 4:
-        return f"0a:6e:{vtep_ip.packed.hex(':')}"
-    return f"0e:{blake2b(vtep_ip.packed, digest_size=5).digest().hex(':')}"
 
 
 def plug_commands(device: str) -> list[str]:

@@ -19,7 +19,7 @@ from mapping.cli_common import console, print_json, settings
 from mapping.errors import MappingError
 from mapping.model import default_datapaths
 from mapping.tls import Identity
-from topo import bridges, kernel_filter, netns, port_filter, port_watch, tracker
+from topo import bridges, kernel_filter, netns, port_filter, port_watch, tracker, uplink_filter
 from topo.bpf import BpfError
 from topo.bridges import HostBridges, Vsctl
 from topo.ovs import OpenVSwitch
@@ -168,6 +168,10 @@ def _plug_filtered(vsctl: Vsctl, device: str) -> None:
 def _build(made: HostBridges, vsctl: Vsctl) -> None:
     # First, so that there is no moment in which the tunnel ends are there, and open to all.
     kernel_filter.guard(made.datapath_type)
+    try:
+        uplink_filter.attach(None, made.uplink)
+    except BpfError as error:
+        raise MappingError(str(error)) from None
     bridges.build(vsctl, made)
     tracker.limit(vsctl, _switch().appctl)
 

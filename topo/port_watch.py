@@ -1,4 +1,4 @@
-"""Keeps the filters ahead of guests' ports in step: a program of each host, beside its Open vSwitch.
+"""Keeps the filters ahead of guests' ports and of the uplink in step: a program of each host, beside its Open vSwitch.
 
 - A port's own limit of packets (`from_guest_pps`), which br-guest has as a meter, becomes the filter's, so that what is
   more costs Open vSwitch nothing.
@@ -19,8 +19,9 @@ from typing import Final
 from flows import filter_report
 from flows.filter_report import Counted
 from flows.meter import MeterKind, meter_id
-from flows.pipeline import BR_GUEST, Reason
-from topo import bpf, port_filter
+from flows.pipeline import BR_GUEST, BR_NIC, Reason
+from flows.ports import UPLINK
+from topo import bpf, port_filter, uplink_filter
 from topo.netns import CommandError
 from topo.ovs import OpenVSwitch
 from topo.port_filter import Filter
@@ -33,14 +34,17 @@ _PORT: Final = re.compile(r"^ (\d+)\((\S+)\): addr:", re.MULTILINE)
 _METER: Final = re.compile(r"^meter=(\d+) pktps .*\ntype=drop rate=(\d+) burst_size=(\d+)", re.MULTILINE)
 
 
+_Key = tuple[str, int]
+"""An interface, and the number of the program ahead of it: one that is put there anew is another."""
+
+
 class Watch:
     """The filters of one host. `look` is to be called again and again."""
 
     def __init__(self, ovs: OpenVSwitch) -> None:
         self._ovs = ovs
-        self._filters: dict[tuple[str, int], Filter] = {}
-        """By interface, and by the number of its program: one that is put there anew is another."""
-        self._said: dict[tuple[str, int], tuple[float, MappingABC[Reason, Counted]]] = {}
+        self._filters: dict[_Key, Filter] = {}
+        self._said: dict[_Key, tuple[float, MappingABC[Reason, Counted]]] = {}
 
     def look(self, now: float) -> None:
         """Bring limits and counters in step. `now` is on any clock, in seconds.
@@ -49,27 +53,30 @@ class Watch:
             CommandError, OSError: Open vSwitch does not answer, or a port has just gone.
         """
         there = set(bpf.attached(self._ovs.namespace).items())
-        self._filters = {key: self._filters.get(key) or Filter(key[1]) for key in there}
+        self._filters = {key: each for key, each in self._filters.items() if key in there}
         self._said = {key: said for key, said in self._said.items() if key in there}
-        if not there:
-            return
-        ofports = {name: int(number) for number, name in _PORT.findall(self._ovs.ofctl("show", BR_GUEST))}
-        meters = {int(id_): (int(rate), int(burst)) for id_, rate, burst in _METER.findall(self._meters())}
-        for key, each in self._filters.items():
-            if key[0] in ofports:
-                limit = meters.get(meter_id(ofports[key[0]], MeterKind.FROM_GUEST_PPS))
+        guests, uplinks = (
+            {name: int(number) for number, name in _PORT.findall(self._ovs.ofctl("show", bridge))}
+            for bridge in (BR_GUEST, BR_NIC)
+        )
+        dumped = self._ovs.ofctl("dump-meters", BR_GUEST)
+        meters = {int(id_): (int(rate), int(burst)) for id_, rate, burst in _METER.findall(dumped)}
+        for key in there:
+            name, program = key
+            if name in guests:
+                each = self._filters.get(key) or self._filters.setdefault(key, Filter(program))
+                limit = meters.get(meter_id(guests[name], MeterKind.FROM_GUEST_PPS))
                 each.limit(*(limit or (port_filter.FRAMES_PER_SECOND, port_filter.FRAMES_AT_ONCE)))
-                self._report(key, each.counted, now)
+                self._report(BR_GUEST, key, each.counted, now)
+            elif uplinks.get(name) == UPLINK:
+                self._report(BR_NIC, key, {Reason.FILTER_TUNNELS: uplink_filter.counted(program)}, now)
 
-    def _meters(self) -> str:
-        return self._ovs.ofctl("dump-meters", BR_GUEST)
-
-    def _report(self, key: tuple[str, int], counted: MappingABC[Reason, Counted], now: float) -> None:
+    def _report(self, bridge: str, key: _Key, counted: MappingABC[Reason, Counted], now: float) -> None:
         when, said = self._said.get(key, (now, {}))
         if not any(count.packets for count in counted.values()) or (counted == said and now - when < AGAIN):
             return
-        frame = filter_report.write(counted).hex()
-        self._ovs.ofctl("packet-out", BR_GUEST, f"in_port={key[0]} packet={frame} actions=CONTROLLER:65535")
+        frame = filter_report.write(bridge, counted).hex()
+        self._ovs.ofctl("packet-out", bridge, f"in_port={key[0]} packet={frame} actions=CONTROLLER:65535")
         self._said[key] = now, counted
 
 

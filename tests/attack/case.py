@@ -54,25 +54,25 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`not_yet` says that its fate is what happens today, not what is wanted."""
+    """`limit` says that its fate is not what is wanted: neither flows nor Open vSwitch can tell it from what is."""
 
     name: str
     sender: Sender
     frames: Sequence[bytes]
     fate: Fate
-    not_yet: bool = False
+    limit: bool = False
     mtu: int | None = None
     """What the sender sets the MTU of its interface to first."""
 
 
-def guest(name: str, fate: Fate, *frames: Packet | bytes, not_yet: bool = False, mtu: int | None = None) -> Case:
+def guest(name: str, fate: Fate, *frames: Packet | bytes, limit: bool = False, mtu: int | None = None) -> Case:
     """What the malicious guest sends."""
-    return Case(name, "guest", [_marked(name, frame) for frame in frames], fate, not_yet, mtu)
+    return Case(name, "guest", [_marked(name, frame) for frame in frames], fate, limit, mtu)
 
 
-def neighbour(name: str, fate: Fate, *frames: Packet | bytes, not_yet: bool = False) -> Case:
+def neighbour(name: str, fate: Fate, *frames: Packet | bytes, limit: bool = False) -> Case:
     """What the malicious neighbour on the substrate sends."""
-    return Case(name, "neighbour", [_marked(name, frame) for frame in frames], fate, not_yet)
+    return Case(name, "neighbour", [_marked(name, frame) for frame in frames], fate, limit)
 
 
 def cable(name: str, fate: Fate, *frames: bytes) -> Case:
@@ -158,25 +158,15 @@ def before_guest(reason: Reason) -> Fate:
     return Fate(reason.label, [(ATTACKED, BR_GUEST, reason)], seen=partial(_on_uplinks, (ATTACKED,)))
 
 
-def popped(to: str, inner_at: int | None = None) -> Fate:
-    """Reaches a guest as from its peer: `to` sees the inner frame, which starts at `inner_at` of the outer one."""
+def popped(to: str) -> Fate:
+    """Reaches a guest as from its peer: `to` sees the inner frame."""
 
     def seen(frame: bytes) -> list[Sight]:
         tunnel = Tunnelled.read(frame)
-        inner = frame[inner_at:] if inner_at else tunnel.inner if tunnel else b""
-        arrives = _mac(to) + inner[6:]
+        arrives = _mac(to) + (tunnel.inner[6:] if tunnel else b"")
         return [*_on_uplinks((GUESTS[to].host,), frame), (to, arrives.__eq__)]
 
     return Fate("delivered", seen=seen)
-
-
-def to_local(host: str, flooded_to: Sequence[str] = ()) -> Fate:
-    """Let through to a host's VTEP interface, whose kernel ignores it; the substrate floods it to other hosts, too."""
-
-    def seen(frame: bytes) -> list[Sight]:
-        return [*_on_uplinks((host, *flooded_to), frame), (f"{host} VTEP", frame.__eq__)]
-
-    return Fate("LOCAL", [(each, BR_NIC, Reason.NOT_TUNNEL) for each in flooded_to], seen=seen)
 
 
 def filtered(what: str) -> Fate:
@@ -184,9 +174,9 @@ def filtered(what: str) -> Fate:
     return Fate(what, noticed=[(GUESTS[ATTACKER].host, f"filter {ATTACKER} {what}")])
 
 
-def not_popped(host: str = ATTACKED, counter: str = "datapath_drop_tunnel_pop_error") -> Fate:
-    """From a peer, but Open vSwitch itself drops it when it takes the outer header off."""
-    return Fate(counter, noticed=[(host, counter)], seen=partial(_on_uplinks, (host,)))
+def filtered_at(host: str = ATTACKED) -> Fate:
+    """Ends at the filter ahead of a host's uplink, before any capture there."""
+    return Fate("tunnels", noticed=[(host, "filter uplink tunnels")])
 
 
 def too_long() -> Fate:

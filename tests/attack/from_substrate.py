@@ -22,7 +22,7 @@ from scapy.packet import Packet, Raw
 
 from flows.pipeline import Reason
 from mapping.model import Encap
-from tests.attack.case import before_guest, cable, from_wire, neighbour, not_popped, popped, to_local
+from tests.attack.case import before_guest, cable, filtered_at, from_wire, neighbour, popped
 from tests.attack.setting import (
     BLUE,
     BROADCAST,
@@ -102,8 +102,6 @@ OUTER: Final = [
         _NOT_TUNNEL,
         bare() / _PING[IP],
         bare() / MPLS(label=16) / _PING,
-        bare() / GRE() / _PING[IP],
-        bare() / GRE(proto=0x88BE, seqnum_present=1) / Raw(bytes(8)) / _PING,
         # VXLAN-GPE, GTP-U, STT's port in UDP, MPLS, L2TP, WireGuard, IPsec NAT traversal, old VXLAN
         *(bare() / UDP(sport=5, dport=port) / _PING for port in (4790, 2152, 7471, 6635, 1701, 51820, 4500, 8472)),
         bare() / TCP(sport=5, dport=7471) / _PING,
@@ -123,16 +121,17 @@ OUTER: Final = [
     ),
     neighbour(
         "for another MAC",
-        to_local("host-b", flooded_to=("host-a", "host-c")),
-        Ether(src=A.mac, dst="0a:00:00:00:00:99") / wrapped(_PING)[IP],
-        not_yet=True,
+        _EVERYWHERE,
+        *(Ether(src=A.mac, dst=dst) / wrapped(_PING)[IP] for dst in ("0a:00:00:00:00:99", B.mac[:-1] + "6")),
+        *(Ether(src=A.mac, dst=dst) / wrapped(_PING)[IP] for dst in (BROADCAST, "01:00:5e:00:00:02")),
+        Ether(src=A.mac, dst="0a:00:00:00:00:99") / ARP(op=1, hwsrc=A.mac, psrc=A.vtep, pdst=B.vtep),
     ),
 ]
 
 INNER: Final = [
     neighbour("wrong VNI", _SOURCE_NOT_MAPPED, wrapped(_PING, vni=4242), wrapped(_PING, vni=2**24 - 1)),
     neighbour("VNI of another VPC", _SOURCE_NOT_MAPPED, wrapped(inner(LOG), src=C, vni=RED)),
-    neighbour("well-formed, as from a peer", popped("db"), wrapped(_PING), not_yet=True),
+    neighbour("well-formed, as from a peer", popped("db"), wrapped(_PING), limit=True),
     neighbour("probe", _PROBE, wrapped(_PING, vni=0)),
     neighbour("inner source that lives here", _SOURCE_NOT_MAPPED, wrapped(inner(DB, DB))),
     neighbour("inner source that lives elsewhere", _SOURCE_NOT_MAPPED, wrapped(inner(LOG)), wrapped(_PING, src=C)),
@@ -158,7 +157,7 @@ INNER: Final = [
         *(wrapped(_L2 / ARP(op=op, hwsrc=WEB.mac, psrc=WEB.ip, pdst=DB.ip, hwdst=DB.mac)) for op in (1, 2)),
     ),
     neighbour("IPv6: VNI of another VPC", _SOURCE_NOT_MAPPED, wrapped(inner6(LOG), src=C, vni=RED)),
-    neighbour("IPv6: as from a peer", popped("db"), wrapped(inner6()), not_yet=True),
+    neighbour("IPv6: as from a peer", popped("db"), wrapped(inner6()), limit=True),
     neighbour("IPv6: inner source that lives here", _SOURCE_NOT_MAPPED, wrapped(inner6(DB, DB))),
     neighbour(
         "IPv6: inner source that lives elsewhere",
@@ -236,7 +235,6 @@ INNER: Final = [
     neighbour("a tunnel in a tunnel", _NOT_HERE, wrapped(_L2 / IP(src=WEB.ip, dst=B.vtep) / header(B.encap) / _PING)),
 ]
 
-_UPCALL: Final = "datapath_drop_upcall_error"
 _TO_A: Final = inner(DB, WEB)
 _TO_C: Final = inner(WEB, LOG)
 
@@ -253,43 +251,39 @@ def _gre(**fields: Any) -> Packet:
     return bare(A, C) / GRE(proto=0x6558, **fields) / _TO_C
 
 
+_AT_B, _AT_A, _AT_C = map(filtered_at, ("host-b", "host-a", "host-c"))
+_OPTION: Final = GeneveOptions(classid=0x102, type=0x01, data=bytes(4))
+_CRITICAL: Final = GeneveOptions(classid=0x102, type=0x80, data=bytes(4))
+
 HEADERS: Final = [
-    neighbour(
-        "Geneve options",
-        popped("db"),
-        _geneve(options=[GeneveOptions(classid=0x102, type=0x01, data=bytes(4))]),
-        _geneve(options=[GeneveOptions(classid=0x102, type=0x80, data=bytes(4))], critical=1),
-        not_yet=True,
-    ),
-    neighbour("Geneve OAM", from_wire(Reason.TUNNEL_CONTROL), _geneve(oam=1)),
-    neighbour("Geneve of another version", not_popped(), _geneve(version=1)),
-    neighbour("Geneve without Ethernet in it", not_popped(), _geneve(proto=0x0800)),
-    neighbour("Geneve whose options end nowhere", not_popped(), _geneve(optionlen=63)),
-    neighbour("VXLAN flags", not_popped("host-a"), *map(_vxlan, (0x00, 0x88, 0xFF))),
-    neighbour("VXLAN-GPE around Ethernet", popped("web"), _vxlan(0x0C, NextProtocol=3), not_yet=True),
-    neighbour("VXLAN-GPE around IPv4", not_popped("host-a", _UPCALL), _vxlan(0x0C, NextProtocol=1)),
-    neighbour("VXLAN with a group policy", not_popped("host-a"), _vxlan(0x88, gpid=7)),
-    neighbour(
-        "GRE checksum", popped("log", 14 + 20 + 12), _gre(chksum_present=1, key_present=1, key=BLUE), not_yet=True
-    ),
-    neighbour(
-        "GRE sequence number",
-        popped("log", 14 + 20 + 12),
-        _gre(seqnum_present=1, key_present=1, key=BLUE),
-        not_yet=True,
-    ),
-    neighbour("GRE without a key", from_wire(Reason.NEIGHBOUR_PROBE, "host-c"), _gre()),
+    neighbour("Geneve options", _AT_B, _geneve(options=[_OPTION]), _geneve(options=[_CRITICAL], critical=1)),
+    neighbour("Geneve OAM", _AT_B, _geneve(oam=1)),
+    neighbour("Geneve of another version", _AT_B, _geneve(version=1)),
+    neighbour("Geneve without Ethernet in it", _AT_B, _geneve(proto=0x0800)),
+    neighbour("Geneve whose options end nowhere", _AT_B, _geneve(optionlen=63)),
+    neighbour("Geneve reserved bits", _AT_B, _geneve(reserved=1), _geneve(reserved2=1)),
+    neighbour("VXLAN flags", _AT_A, *map(_vxlan, (0x00, 0x88, 0xFF))),
+    neighbour("VXLAN reserved bits", _AT_A, _vxlan(0x08, reserved2=1)),
+    neighbour("VXLAN-GPE around Ethernet", _AT_A, _vxlan(0x0C, NextProtocol=3)),
+    neighbour("VXLAN-GPE around IPv4", _AT_A, _vxlan(0x0C, NextProtocol=1)),
+    neighbour("VXLAN with a group policy", _AT_A, _vxlan(0x88, gpid=7)),
+    neighbour("GRE checksum", _AT_C, _gre(chksum_present=1, key_present=1, key=BLUE)),
+    neighbour("GRE sequence number", _AT_C, _gre(seqnum_present=1, key_present=1, key=BLUE)),
+    neighbour("GRE without a key", _AT_C, _gre()),
     neighbour(
         "GRE of other kinds",
-        not_popped("host-c"),
+        _AT_C,
         _gre(routing_present=1, key_present=1, key=BLUE),
         _gre(version=1, key_present=1, key=BLUE),
     ),
+    neighbour("GRE with IPv4 in it", _AT_C, bare(A, C) / GRE(key_present=1, key=BLUE, proto=0x0800) / _TO_C[IP]),
     neighbour(
-        "GRE with IPv4 in it",
-        not_popped("host-c", _UPCALL),
-        bare(A, C) / GRE(key_present=1, key=BLUE, proto=0x0800) / _TO_C[IP],
+        "GRE of other kinds, to a host that takes none",
+        _AT_B,
+        bare() / GRE() / _PING[IP],
+        bare() / GRE(proto=0x88BE, seqnum_present=1) / Raw(bytes(8)) / _PING,
     ),
+    cable("tunnel headers that end too soon", _AT_B, *(bytes(_geneve())[:length] for length in (42, 45, 49))),
 ]
 
 _NOT_IPV4: Final = (0x8847, 0x8863, 0x88B5, 0x1234)

@@ -12,16 +12,18 @@ from typing import Any
 
 from scapy.packet import Raw
 
-from tests.attack.case import ATTACKER
-from tests.attack.setting import ECHO_REPLY, eth, ip
+from tests.attack.case import ATTACKED, ATTACKER
+from tests.attack.cases import CASES
+from tests.attack.setting import ECHO_REPLY, NEAR, eth, ip
 from tests.attack.world import World
 from tests.conftest import Figure
-from topo import port_filter
+from topo import bpf, port_filter, uplink_filter
+from topo.spec import UPLINK
 from topo.waiting import wait_until
 
 REFUSED, LIMIT, SECONDS = 70, 1000, 3
 REPORTED = 60
-UNKNOWN = bytes(eth(type=0x88B5) / Raw(bytes(100)))
+UNKNOWN = bytes(eth(src=NEAR.mac, type=0x88B5) / Raw(bytes(100)))
 PACKET = bytes(eth() / ip() / ECHO_REPLY)
 
 
@@ -31,8 +33,8 @@ def lockgate(world: World, *words: str) -> Any:
     return json.loads(subprocess.run(argv, env=env, check=True, capture_output=True, text=True).stdout)
 
 
-def shown(world: World, reason: str) -> dict[str, int]:
-    found: dict[str, int] = lockgate(world, "port", "show", ATTACKER)["traffic"].get(reason, {"packets": 0, "bytes": 0})
+def shown(world: World, port: str, reason: str) -> dict[str, int]:
+    found: dict[str, int] = lockgate(world, "port", "show", port)["traffic"].get(reason, {"packets": 0, "bytes": 0})
     return found
 
 
@@ -54,12 +56,27 @@ def refused(world: World, what: str) -> int:
 
 
 def test_what_the_filter_refuses_is_counted_for_the_port(world: World) -> None:
-    # What was refused before is reported, too, but perhaps not yet.
-    wait_until(lambda: shown(world, "filter_types")["packets"] == refused(world, "types"), REPORTED, "what was before")
-    before = shown(world, "filter_types")
-    world.lab.guest(ATTACKER).send(*[UNKNOWN] * REFUSED)
-    wanted = {"packets": before["packets"] + REFUSED, "bytes": before["bytes"] + REFUSED * len(UNKNOWN)}
-    wait_until(lambda: shown(world, "filter_types") == wanted, REPORTED, "it to be counted")
+    guest = world.lab.guest("near")  # which attacks nobody
+    assert shown(world, "near", "filter_types") == {"packets": 0, "bytes": 0}
+    guest.send(*[UNKNOWN] * REFUSED)
+    wanted = {"packets": REFUSED, "bytes": REFUSED * len(UNKNOWN)}
+    wait_until(lambda: shown(world, "near", "filter_types") == wanted, REPORTED, "it to be counted")
+    world.settled = None
+
+
+def test_what_the_uplinks_filter_refuses_is_counted_for_the_host(world: World) -> None:
+    def dropped() -> int:
+        (host,) = (each for each in lockgate(world, "status")["hosts"] if each["name"] == ATTACKED)
+        return int(host["drops"].get("filter_tunnels", 0))
+
+    def refused() -> int:
+        return uplink_filter.counted(bpf.attached(world.lab.host(ATTACKED).namespace)[UPLINK]).packets
+
+    (case,) = (case for case in CASES if case.name == "Geneve options")
+    before = refused()
+    world.send(case)
+    assert wait_until(lambda: refused() - before, 10, "it to be refused") == len(case.frames)
+    wait_until(lambda: dropped() == refused(), REPORTED, "it to be counted")
     world.settled = None
 
 
@@ -67,7 +84,10 @@ def test_a_ports_limit_of_packets_is_kept_before_the_switch(world: World, figure
     guest = world.lab.guest(ATTACKER)
     try:
         lockgate(world, "port", "set", ATTACKER, "--limit", f"from_guest_pps={LIMIT}")
-        before = refused(world, "frames")
+        before, shown_before = refused(world, "frames"), shown(world, ATTACKER, "filter_frames")["packets"]
+
+        def counted() -> int:
+            return shown(world, ATTACKER, "filter_frames")["packets"] - shown_before
 
         def kept() -> bool:
             guest.send(*[PACKET] * LIMIT)
@@ -84,9 +104,7 @@ def test_a_ports_limit_of_packets_is_kept_before_the_switch(world: World, figure
         figure("of a limit of packets, let through at full speed", round(passed / took / LIMIT, 2), "x")
         assert sent > 5 * LIMIT * took, "it was no flood"
         assert 0.5 < passed / took / LIMIT < 1.5
-        wait_until(
-            lambda: shown(world, "filter_frames")["packets"] == refused(world, "frames"), REPORTED, "it to be counted"
-        )
+        wait_until(lambda: counted() == refused(world, "frames") - before, REPORTED, "it to be counted")
     finally:
         lockgate(world, "port", "set", ATTACKER, "--limit", "none")
 

@@ -9,12 +9,12 @@ from ipaddress import ip_address
 
 import pytest
 
+from flows.nic_substrate import vtep_mac
 from flows.pipeline import BR_GUEST, BR_NIC, Reason, reasons
 from mapping.model import Encap
 from tests.conftest import Figure
 from tests.lab.provision import PROVISION, provision
 from topo import netns
-from topo.bridges import default_vtep_mac
 from topo.capture import Capture, send
 from topo.demo_frames import Tunnelled, arp_request, echo_request, tunnelled
 from topo.machine import Machine
@@ -25,7 +25,7 @@ VTEP = {1: "192.0.2.1", 2: "192.0.2.2"}
 MAC = {"blue-1": "02:00:00:00:01:01", "blue-2": "02:00:00:00:01:02"}
 IP = {"blue-1": "10.0.0.11", "blue-2": "10.0.0.12"}
 BLUE = 5001
-VTEP_MAC = default_vtep_mac(ip_address(VTEP[1]))
+VTEP_MAC = vtep_mac(ip_address(VTEP[1]))
 NEIGHBOUR_MAC = "52:54:00:00:09:09"
 CONTROL_ADDRESSES = ("198.51.100.1", "198.51.100.11", "198.51.100.12")
 LOCKGATE = "lockgate --db tcp:198.51.100.1:6640"

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal, cast
 
+from flows import nic_substrate
 from flows.meter import Meter, Meters
 from flows.pipeline import BR_GUEST, BR_NIC, Reason
 from mapping.model import Host
@@ -55,7 +56,6 @@ class DummyHost:
             nic_datapath=self.host.nic_datapath,
             controllers=[self._controller],
             datapath_type="dummy",
-            vtep_mac=vtep_mac(self.host),
             tls=self._tls,
         )
         bridges.build(self.ovs.vsctl, made)
@@ -120,7 +120,7 @@ class DummyHost:
 
 
 def vtep_mac(host: Host) -> str:
-    return f"0a:00:00:00:00:{int(host.vtep_ip) & 0xFF:02x}"
+    return nic_substrate.vtep_mac(host.vtep_ip)
 
 
 def pcap_frames(data: bytes) -> list[bytes]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from explain.site import as_ofctl
+from flows import nic_substrate
 from flows.desired import desired
 from flows.meter import MeterKind, meter_id
 from flows.pipeline import BR_GUEST, BR_NIC, Reason
@@ -40,8 +41,8 @@ _SECTIONS: Final = re.compile(r"^recirc\((\w+)\) - resume|^Datapath actions: (.*
 _ITEM: Final = re.compile(r"(\w[\w.-]*)(?:\((.*)\))?")
 
 
-def vtep_mac(host: str) -> str:
-    return f"0a:00:00:00:00:{HOSTS.index(host) + 1:02x}"
+def vtep_mac(vtep: str) -> str:
+    return nic_substrate.vtep_mac(ip_address(vtep))
 
 
 class Unixctl:
@@ -124,13 +125,13 @@ class Switch:
             nic_datapath=16 + number,
             controllers=[],
             datapath_type="dummy",
-            vtep_mac=vtep_mac(host),
         )
         bridges.build(self.ovs.vsctl, made)
         for tunnel in ("t-vxlan", "t-geneve", "t-gre"):
             self.ovs.vsctl("remove", "Interface", tunnel, "options", "local_ip")
         for device in DEVICES:
             bridges.plug(self.ovs.vsctl, device)
+        self.mac = vtep_mac(VTEPS[host][0])
         self.unixctl = Unixctl(self.ovs)
         for version, net, size in ((4, "192.0.2.0/24", 24), (6, "2001:db8::/64", 64)):
             own = VTEPS[host][version == 6]
@@ -138,7 +139,7 @@ class Switch:
             self.unixctl.ask("ovs/route/add", net, "br-nic")
         for other in HOSTS:
             for vtep in VTEPS[other]:
-                self.unixctl.ask("tnl/neigh/set", "br-nic", vtep, vtep_mac(other))
+                self.unixctl.ask("tnl/neigh/set", "br-nic", vtep, vtep_mac(vtep))
         names = {bridge: self.ovs.ofctl("show", bridge) for bridge in (BR_GUEST, BR_NIC)}
         self.ofports = {
             bridge: {name: int(self.ovs.vsctl("get", "Interface", name, "ofport")) for name in _ports(said)}
@@ -156,6 +157,11 @@ class Switch:
         """Put the flows in place that the mapping asks for, and no others."""
         host = next(each for each in rows.hosts.values() if each.name == self.host)
         known = view(rows, host)
+        mac = nic_substrate.vtep_mac(host.vtep_ip)
+        if mac != self.mac:
+            # As `lockgate bridges build` does when the host gets another VTEP.
+            self.ovs.vsctl("set", "Bridge", BR_NIC, f'other-config:hwaddr="{mac}"')
+            self.mac = mac
         for bridge, ofports in self.ofports.items():
             flows = "\n".join(["delete", *map(as_ofctl, desired(bridge, known, ofports).values())])
             self.ovs.ofctl("add-flows", bridge, "--bundle", "-", stdin=flows)
@@ -198,12 +204,13 @@ class Switches:
     def from_wire(self, host: str, outer: Outer, state: str) -> Verdict:
         self.traces.clear()
         # Open vSwitch believes a tunnel packet's source MAC (docs/security.md), and would then send there.
-        src = next((vtep_mac(name) for name, vteps in VTEPS.items() if outer.src in vteps), "0a:00:00:00:00:99")
-        return self._from_wire(host, outer, outer_bytes(outer, src, vtep_mac(host)), state)
+        known = any(outer.src in vteps for vteps in VTEPS.values())
+        src = vtep_mac(outer.src) if known else "0a:00:00:00:00:99"
+        return self._from_wire(host, outer, outer_bytes(outer, src, self.hosts[host].mac), state)
 
     def from_kernel(self, host: str, outer: Outer) -> Verdict:
         self.traces.clear()
-        data = outer_bytes(outer, vtep_mac(host), "0a:00:00:00:00:99")
+        data = outer_bytes(outer, self.hosts[host].mac, "0a:00:00:00:00:99")
         return self._follow(host, BR_NIC, "in_port=LOCAL", data, ())
 
     def _from_wire(self, host: str, outer: Outer, data: bytes, state: str) -> Verdict:
@@ -274,7 +281,7 @@ class Switches:
         outer = Outer(kind, found[1], found[2], None, int(vni[1] or vni[2], 16))
         there = next(name for name, vteps in VTEPS.items() if outer.dst in vteps)
         assert left.port == "uplink", left
-        assert (macs[1], macs[2]) == (vtep_mac(there), vtep_mac(host)), (left.header, there, host)
+        assert (macs[1], macs[2]) == (vtep_mac(outer.dst), self.hosts[host].mac), (left.header, there, host)
         inner = left.packet.bytes()
         verdict = self._follow(there, BR_NIC, "in_port=uplink", outer_bytes(outer, macs[2], macs[1], inner), ())
         return self._popped(there, outer, inner, state) if verdict.what == "popped" else verdict

@@ -19,7 +19,7 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from flows.pipeline import BR_GUEST, FILTERED, TABLES, Reason, reasons
+from flows.pipeline import BR_GUEST, FILTERED, METERED, TABLES, UPLINK_FILTERED, Reason, reasons
 from mapping import document
 from tests.build import WEB
 from tests.ovs import test_forwarding, test_ipv6, test_ipv6_substrate
@@ -134,13 +134,20 @@ def facts(_: World, bridge: str, name: str) -> str:
     return "\n".join([*lines, ""])
 
 
+ELSEWHERE = {
+    **dict.fromkeys(METERED, f"a meter of {BR_GUEST}"),
+    **dict.fromkeys(FILTERED, "the filter ahead of the port"),
+    **dict.fromkeys(UPLINK_FILTERED, "the filter ahead of the uplink"),
+}
+
+
 def all_reasons(_: World) -> str:
     """Every reason to drop."""
     lines = ["| `reg1` | reason | dropped because | by |", "|---|---|---|---|"]
     for reason in Reason:
         by = [bridge for bridge in TABLES if reason in reasons(bridge)]
         number = f"{reason.number:#x}" if by else ""
-        by = by or ["the filter ahead of the port" if reason in FILTERED else f"a meter of {BR_GUEST}"]
+        by = by or [ELSEWHERE[reason]]
         lines.append(f"| {number} | `{reason.label}` | {reason.meaning} | {', '.join(by)} |")
     return "\n".join([*lines, ""])
 

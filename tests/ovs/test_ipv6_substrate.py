@@ -89,6 +89,7 @@ FROM_SUBSTRATE = {
         outer(Ether(src=WEB.mac, dst=DB.mac) / IPv6(src="fd00::50", dst="fd00::12") / UDP()),
         "source_not_mapped",
     ),
+    "IPv6 VTEP: for another MAC": (Ether(src=A_MAC, dst="0a:00:00:00:00:99") / outer(INNER)[IPv6], "not_tunnel"),
     "IPv6 VTEP: an encapsulation that is not ours": (
         to_b(UDP(sport=1, dport=4789) / VXLAN(vni=BLUE.vni, flags=8) / INNER),
         "not_tunnel",

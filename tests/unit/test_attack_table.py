@@ -26,7 +26,7 @@ def fate(case: Case) -> str:
     bridges = [bridge for _, bridge, reason in case.fate.counted if reason.label == case.fate.word]
     by = [*bridges, *("filter" for _, name in case.fate.noticed if name.startswith("filter "))]
     said = f"{by[0]}, `{case.fate.word}`" if by else f"`{case.fate.word}`"
-    return f"{said}, *not yet*" if case.not_yet else said
+    return f"{said}, *a limit*" if case.limit else said
 
 
 @pytest.mark.parametrize("first", FIRST)
@@ -40,7 +40,7 @@ def test_every_name_is_one_attacks() -> None:
     assert all(case.frames for case in CASES)
 
 
-def test_what_is_not_defended_yet_is_said_to_be() -> None:
-    (section,) = re.findall(r"^## Not defended yet\n(.*)", SECURITY, re.MULTILINE | re.DOTALL)
+def test_every_limit_is_explained() -> None:
+    (section,) = re.findall(r"^## Limits\n(.*)", SECURITY, re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"`([^`]+)`", section)) & {case.name for case in CASES}
-    assert named == {case.name for case in CASES if case.not_yet}
+    assert named == {case.name for case in CASES if case.limit}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 
-from topo import port_filter
+from topo import port_filter, uplink_filter
 from topo.bpf import assemble
 
 
@@ -32,5 +34,6 @@ def test_what_is_no_instruction_is_refused(line: str) -> None:
         assemble(line, 5)
 
 
-def test_the_filter_is_a_program() -> None:
-    assert len(assemble(port_filter.program(), 5)) < 4096 * 8
+@pytest.mark.parametrize("filter_", [port_filter, uplink_filter])
+def test_the_filters_are_programs(filter_: ModuleType) -> None:
+    assert len(assemble(filter_.program(), 5)) < 4096 * 8

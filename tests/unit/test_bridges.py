@@ -5,12 +5,12 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from flows.nic_substrate import vtep_mac
 from flows.pipeline import TABLES
 from topo.bridges import (
     Existing,
     HostBridges,
     build_commands,
-    default_vtep_mac,
     plug_commands,
     read_existing,
     unplug_commands,
@@ -150,6 +150,6 @@ def test_unplug_takes_away_what_plug_adds() -> None:
 def test_an_ipv6_vtep_is_the_tunnels_own_address_and_makes_its_mac() -> None:
     written = lines(build_commands(replace(HOST, vtep_ip=IPv6Address("2001:db8::1"))))
     assert sum("options:local_ip=2001:db8::1" in line for line in written) == 3
-    macs = {default_vtep_mac(IPv6Address(0x20010DB8 << 96 | n)) for n in range(1000)}
+    macs = {vtep_mac(IPv6Address(0x20010DB8 << 96 | n)) for n in range(1000)}
     assert len(macs) == 1000
     assert all(mac.startswith("0e:") and len(mac) == 17 for mac in macs)

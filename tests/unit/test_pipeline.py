@@ -9,7 +9,7 @@ import pytest
 from flows.desired import desired
 from flows.fields import ETH_DST, ETH_SRC, IP_DST, REASON
 from flows.flow import Flow, Goto, Output, SetField, drop, flow
-from flows.pipeline import BR_GUEST, BR_NIC, FILTERED, METERED, TABLES, Reason, reasons
+from flows.pipeline import BR_GUEST, BR_NIC, FILTERED, METERED, TABLES, UPLINK_FILTERED, Reason, reasons
 from flows.view import view
 from tests.build import GUEST_OFPORTS, NIC_OFPORTS, TWO_HOSTS, TWO_HOSTS6
 
@@ -46,7 +46,9 @@ def test_every_table_but_the_last_has_a_miss_and_all_are_reachable(bridge: str) 
 def test_reasons_have_numbers_and_meanings_of_their_own() -> None:
     assert len({reason.number for reason in Reason}) == len(Reason)
     assert len({reason.meaning for reason in Reason}) == len(Reason)
-    assert {*reasons(BR_GUEST), *reasons(BR_NIC)} == set(Reason) - METERED - {*FILTERED}, "a reason that no table gives"
+    assert {*reasons(BR_GUEST), *reasons(BR_NIC)} == set(Reason) - METERED - {*FILTERED, *UPLINK_FILTERED}, (
+        "a reason that no table gives"
+    )
 
 
 def test_a_flow_that_its_table_does_not_declare_cannot_be_made() -> None:
