@@ -86,7 +86,7 @@ vagrant-test: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## `vagra
 	$(AS_ROOT) topo.vagrant_check
 
 provision-test: provision-setup ## A real machine's firmware and kernel, turned on by Redfish, over and over broken off, as root
-	$(ROOT_TESTS) tests/provision
+	$(ROOT_TESTS) $(TOGETHER) tests/provision
 
 lint: setup ## ruff and mypy
 	$(RUN) ruff check

@@ -83,10 +83,6 @@ class Switch:
         """What has passed a port until now; the Interface table tells it up to five seconds late."""
         return self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "dump-ports", bridge, port)
 
-    def aggregate(self, bridge: str, which: str) -> str:
-        """How many flows a bridge has that match `which`."""
-        return self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "dump-aggregate", bridge, *([which] if which else []))
-
     def change(self, bridge: str, changes: Sequence[str]) -> None:
         """Change flows, all of them or none: lines of "add FLOW" and "delete_strict FLOW"."""
         argv = ("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "--bundle", "add-flows", bridge, "-")

@@ -21,7 +21,7 @@ LISTED: Final = {
     "Open_vSwitch": ("manager_options",),
     "Bridge": (
         *("name", "ports", "controller", "fail_mode", "other_config", "protocols", "mirrors"),
-        *("netflow", "sflow", "ipfix"),
+        *("netflow", "sflow", "ipfix", "stp_enable", "rstp_enable", "mcast_snooping_enable"),
     ),
     "Port": ("_uuid", "name", "interfaces", "tag", "trunks"),
     "Interface": ("_uuid", "name", "type", "options", "ofport"),
@@ -140,6 +140,14 @@ class _Look:
         for column in ("mirrors", "netflow", "sflow", "ipfix"):
             if _many(self._bridges[name][column]):
                 yield Fault(f"{name} shows its packets to somebody: {column} is set", ("clear", "Bridge", name, column))
+        for column in ("stp_enable", "rstp_enable", "mcast_snooping_enable"):
+            if self._bridges[name][column]:
+                text = f"{name} obeys what its ports send: {column} is set"
+                yield Fault(text, ("set", "Bridge", name, f"{column}=false"))
+        for uuid in _many(self._bridges[name]["ports"]):
+            port = self._ports[uuid]
+            if [self._interfaces[each]["name"] for each in _many(port["interfaces"])] != [port["name"]]:
+                yield Fault(f"{name} has a port {port['name']!r} of other interfaces than its own: plug it again")
 
     def _guest_ports(self) -> Iterator[Fault]:
         devices = self._devices()

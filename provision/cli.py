@@ -8,9 +8,10 @@ import dataclasses
 import json
 import os
 import shlex
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Annotated, Final
 
 import typer
@@ -18,15 +19,15 @@ from rich.console import Console
 from rich.text import Text
 
 from explain.cli import Via
-from explain.hosts import DEFAULT_VIA, UnreachableError
+from explain.hosts import DEFAULT_VIA
 from mapping import values
 from mapping.cli_common import Settings, console, settings
 from mapping.errors import MappingError
 from mapping.writer import Writer
-from provision import redfish
+from provision import control_network, redfish
 from provision.lab import LabMachine
 from provision.machine import Machine
-from provision.order import Event, Run
+from provision.order import Event, Run, Wipe
 from provision.record import Ledger, Record
 from provision.site import Site
 from provision.watch import INTERVAL, Alarm, Policy, Watcher
@@ -38,14 +39,19 @@ OnHost = Annotated[str, typer.Option("--host", help="The bare-metal host.")]
 Image = Annotated[str, typer.Option(help="URL of what it boots, as a virtual CD; from the network unless given.")]
 Device = Annotated[str | None, typer.Option(help="The machine's device on br-guest; the port's name unless given.")]
 BootSeconds = Annotated[float, typer.Option("--boot-timeout", min=1, help="Seconds for the guest to be seen.")]
-Wipe = Annotated[
+WipeCommand = Annotated[
     str | None,
     typer.Option(envvar="LOCKGATE_WIPE", help="A command that wipes the machine; LOCKGATE_HOST and _PORT name it."),
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Look every two seconds, until Ctrl-C.")]
-OnFault = Annotated[Policy, typer.Option("--policy", help="What is done about what is wrong.")]
+OnFault = Annotated[
+    Policy, typer.Option("--policy", envvar="LOCKGATE_ATTEST_POLICY", help="What is done about what is wrong.")
+]
 Controllers = Annotated[
-    list[str] | None, typer.Option("--controller", help="A target that both bridges must have. May be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--controller", envvar="LOCKGATE_CONTROLLERS", help="A target that both bridges must have. May be repeated."
+    ),
 ]
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="The bare-metal host.")]
 
@@ -65,22 +71,19 @@ def provision(
     The BMC's user and password come from LOCKGATE_BMC_USER and LOCKGATE_BMC_PASSWORD, or the file that
     LOCKGATE_BMC_CREDENTIALS names. A run that was broken off is gone on with by the same command.
     """
-    options = settings(context)
-    try:
-        where = values.parse_device(device or port)
-    except ValueError as error:
-        raise MappingError(f"{error}: or name the machine's with --device") from None
-    with Writer(options.remotes) as writer:
+    with _told(context) as options, Writer(options.remotes) as writer:
+        try:
+            where = values.parse_device(device or port)
+        except ValueError as error:
+            raise MappingError(f"{error}: or name the machine's with --device") from None
         site = Site(writer, via, options.cause)
         run, show = _run(options, Ledger(writer), site, _machine(site, host, port, where))
-        record = run.provision(host, port, where, image, boot_timeout)
-        show.end(record)
+        show.end(run.provision(host, port, where, image, boot_timeout))
 
 
-def release(context: typer.Context, *, port: PortArgument, wipe: Wipe = None, via: Via = DEFAULT_VIA) -> None:
+def release(context: typer.Context, *, port: PortArgument, wipe: WipeCommand = None, via: Via = DEFAULT_VIA) -> None:
     """Take a host back from a port's guest: power off, port closed and confirmed, wiped, available."""
-    options = settings(context)
-    with Writer(options.remotes) as writer:
+    with _told(context) as options, Writer(options.remotes) as writer:
         record = Ledger(writer).of_port(port)
         if record is None:
             raise MappingError(f"port {port} is provisioned on no host: look with `lockgate host list`")
@@ -100,26 +103,34 @@ def attest(
     via: Via = DEFAULT_VIA,
 ) -> None:
     """Compare a host's bridges and flows with what they must be. Exit status 1 if something is not."""
-    options = settings(context)
-    with Writer(options.remotes) as writer:
+    with _told(context) as options, Writer(options.remotes) as writer:
         site = Site(writer, via, options.cause)
-        watcher = Watcher(site, via, host, policy, frozenset(controller or ()))
+        site.host(site.snapshot(), host)
+        watcher = Watcher(site, Ledger(writer), host, policy, frozenset(controller or ()))
         found = 0
         while True:
-            try:
-                for alarm in watcher.look():
-                    found += 1
-                    _say(options, alarm)
-            except UnreachableError as error:
-                if not watch:
-                    raise
-                _say(options, Alarm(host, str(error), ""))
+            for alarm in watcher.look():
+                found += 1
+                _say(options, alarm)
             if not watch:
                 break
             time.sleep(INTERVAL)
     if not found and not options.json:
         console().print(f"host {host}: bridges and flows are as they must be", style="green")
     raise typer.Exit(bool(found))
+
+
+@contextmanager
+def _told(context: typer.Context) -> Iterator[Settings]:
+    """The options; and for programs, which read these commands line by line, an error as one line."""
+    options = settings(context)
+    try:
+        yield options
+    except MappingError as error:
+        if not options.json:
+            raise
+        typer.echo(json.dumps({"error": str(error), "problems": [str(error)]}))
+        raise typer.Exit(1) from None
 
 
 def _say(options: Settings, alarm: Alarm) -> None:
@@ -136,26 +147,43 @@ def _run(options: Settings, ledger: Ledger, site: Site, machine: Machine) -> tup
 
 
 def _machine(site: Site, host: str, port: str, device: str) -> Machine:
-    row = site.host(site.snapshot(), host)
+    snapshot = site.snapshot()
+    row = site.host(snapshot, host)
     if not row.bmc:
         raise MappingError(f"host {host} has no BMC in its row: add `bmc: https://...` to it, then `lockgate apply`")
     if row.bmc.startswith(_LAB):
         return LabMachine(host, row.bmc.removeprefix(_LAB), port, device, site.snapshot)
-    return redfish.RedfishMachine(host, row.bmc, redfish.credentials(host), os.environ.get(redfish.CA))
+    networks = control_network.networks(snapshot.hosts.values())
+    return redfish.RedfishMachine(host, row.bmc, redfish.credentials(host), networks, os.environ.get(redfish.CA))
 
 
-def _wiping(command: str, host: str, port: str) -> Callable[[], None]:
-    def wipe() -> None:
+def _wiping(command: str, host: str, port: str) -> Wipe:
+    def wipe(beat: Callable[[], None]) -> None:
         env = {**os.environ, "LOCKGATE_HOST": host, "LOCKGATE_PORT": port}
         try:
-            done = subprocess.run(shlex.split(command), env=env, capture_output=True, text=True, check=False)
-        except OSError as error:
+            process = Popen(shlex.split(command), env=env, stdout=PIPE, stderr=PIPE, text=True, errors="replace")
+        except (OSError, ValueError) as error:
             raise MappingError(f"host {host}: cannot wipe: {error}: mend --wipe") from None
-        if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        with process:
+            try:
+                out, err = _ended(process, beat)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
+            said = (err.strip() or out.strip() or f"exit status {process.returncode}").splitlines()[-1]
             raise MappingError(f"host {host} is not wiped: {said[:300]}: wipe it by hand, or mend --wipe")
 
     return wipe
+
+
+def _ended(process: Popen[str], beat: Callable[[], None]) -> tuple[str, str]:
+    """What it has said, on standard output and as errors. It may take hours."""
+    while True:
+        try:
+            return process.communicate(timeout=1)
+        except TimeoutExpired:
+            beat()
 
 
 class _Show:

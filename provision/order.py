@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +42,8 @@ class Event:
 
 
 Watch = Callable[[Event], None]
+Wipe = Callable[[Callable[[], None]], None]
+"""Wipes a machine; given what to call now and then, since it may take hours."""
 
 
 @dataclass
@@ -62,23 +65,21 @@ class Run:
         Raises:
             MappingError: it could not be done. The port is closed then, and the record says what to mend.
         """
-        record = self.ledger.begin(host, lambda found: _may_provision(found, host, port, image))
+        new = {"state": State.CLOSING, "step": Step.POWER_OFF, "problem": "", "since": int(time.time())}
+        new |= {"port": port, "device": device, "image": image}
+        record = self.ledger.begin(host, lambda found: new if _is_new(found, host, port, image) else {})
         if record.state is State.ACTIVE:
             return self.ledger.write(record, owner="")
-        if record.state not in (State.CLOSING, State.DEPLOYING):
-            columns = {"port": port, "device": device, "image": image, "problem": "", "since": int(time.time())}
-            record = self.ledger.write(record, state=State.CLOSING, step=Step.POWER_OFF, **columns)
         return self._guarded(record, lambda at: self._deploy(at, boot_seconds))
 
-    def release(self, host: str, port: str, wipe: Callable[[], None] | None) -> Record:
+    def release(self, host: str, port: str, wipe: Wipe | None) -> Record:
         """Take `host` back from the guest of `port`.
 
         Raises:
             MappingError: as `provision`.
         """
-        record = self.ledger.begin(host, lambda found: _may_release(found, host, port))
-        if record.state is not State.RELEASING:
-            record = self.ledger.write(record, state=State.RELEASING, step=Step.POWER_OFF, problem="")
+        new = {"state": State.RELEASING, "step": Step.POWER_OFF, "problem": ""}
+        record = self.ledger.begin(host, lambda found: new if _is_to_release(found, host, port) else {})
         return self._guarded(record, lambda at: self._take_back(at, wipe))
 
     def _guarded(self, record: Record, work: Callable[[Record], Record]) -> Record:
@@ -86,31 +87,48 @@ class Run:
             return work(record)
         except TakenOverError:
             raise  # what is so now is the other run's doing
-        except MappingError as error:
-            problem = f"{record.host}: {error}" if record.host not in str(error) else str(error)
-            closed = self._close(record)
-            self.ledger.write(record, state=State.FAILED, problem=f"{problem}{closed}", owner="")
-            raise MappingError(f"{problem}{closed}") from None
+        except KeyboardInterrupt:
+            # As if killed, but that the next run need not wait until this one counts as dead.
+            with suppress(MappingError):
+                self.ledger.write(record, owner="")
+            raise
+        except Exception as error:
+            self._fail(record, error)
+            raise
+
+    def _fail(self, record: Record, error: Exception) -> None:
+        """Close the port, whatever has happened, and write down what.
+
+        Raises:
+            MappingError: what a person is to be told, if `error` says what is to be done.
+        """
+        problem = f"{error}" if record.host in str(error) else f"{record.host}: {error}"
+        try:
+            problem += self._close(record)
+            self.ledger.write(record, state=State.FAILED, problem=problem, owner="")
+        except TakenOverError:
+            raise
+        except MappingError:
+            problem += ". Nor could its port be closed, or this be written down: mend that, and run the same again"
+        if isinstance(error, MappingError):
+            raise MappingError(problem) from None
 
     def _close(self, record: Record) -> str:
-        """Close the port, whatever has happened; return what is to be said of that."""
-        try:
-            self.site.unbind(record.port)
-            closed = self.site.confirm(record.host, _CLOSED_SECONDS, self._beat(record))
-        except MappingError as error:
-            return f". Its port could not be closed: {error}"
-        return (
-            "" if closed else f". Its port is unbound, and host {record.host} has not confirmed it: turn it off by hand"
-        )
+        """Close the port; return what is to be said of that."""
+        self.site.unbind(record.port, record.host, self.ledger.held(self.ledger.write(record)))
+        if self.site.confirm(record.host, _CLOSED_SECONDS, self._beat(record)):
+            return ""
+        return f". Its port is unbound, and host {record.host} has not confirmed it: turn it off by hand"
 
     def _deploy(self, record: Record, boot_seconds: float) -> Record:
-        beat = self._beat(record)
         if _ORDER[record.step] < _ORDER[Step.POWER_ON] or not self._may_go_on(record):
-            record = self._power_off(record)
+            record, frames = self._power_off(record)
             record = self._begin(record, Step.BIND, state=State.DEPLOYING)
-            self.site.bind(record.port, record.host, record.device)
-            if not self.site.confirm(record.host, APPLIED_SECONDS, beat):
-                raise MappingError(self.site.why_not_confirmed(record.host))
+            # Its flows are to have no packet yet of whoever was here before.
+            self.site.unbind(record.port, record.host, self.ledger.held(record))
+            self._confirm(record)
+            self.site.bind(record.port, record.host, record.device, self.ledger.held(record))
+            self._confirm(record)
             self._end(record)
             record = self._begin(record, Step.CHECK)
             if faults := self.site.faults(record.host):
@@ -118,6 +136,11 @@ class Run:
             self._end(record)
             record = self._begin(record, Step.BOOT_DEVICE)
             self.machine.boot_from(record.image)
+            if self.machine.is_on() or self._frames(record) != frames:
+                raise MachineError(
+                    f"host {record.host} was turned on by somebody else, and may run anything: run the same again, "
+                    "which turns it off first"
+                )
             self._end(record)
         elif not self.machine.is_on():
             self.machine.boot_from(record.image)
@@ -139,10 +162,10 @@ class Run:
         )
         return confirmed and not self.site.faults(record.host)
 
-    def _take_back(self, record: Record, wipe: Callable[[], None] | None) -> Record:
-        record = self._power_off(record)
+    def _take_back(self, record: Record, wipe: Wipe | None) -> Record:
+        record, _ = self._power_off(record)
         record = self._begin(record, Step.UNBIND)
-        self.site.unbind(record.port)
+        self.site.unbind(record.port, record.host, self.ledger.held(record))
         self._end(record)
         record = self._begin(record, Step.CONFIRM)
         closed: Closed = self.site.closed(record.port, record.host, record.device, APPLIED_SECONDS, self._beat(record))
@@ -152,25 +175,34 @@ class Run:
         self._end(record)
         record = self._begin(record, Step.WIPE)
         if wipe:
-            wipe()
+            wipe(self._beat(record))
         self._end(record)
         columns = {"port": "", "device": "", "image": "", "owner": "", "since": int(time.time())}
         return self.ledger.write(record, state=State.AVAILABLE, step=Step.DONE, **columns)
 
-    def _power_off(self, record: Record) -> Record:
+    def _confirm(self, record: Record) -> None:
+        if not self.site.confirm(record.host, APPLIED_SECONDS, self._beat(record)):
+            raise MappingError(self.site.why_not_confirmed(record.host))
+
+    def _power_off(self, record: Record) -> tuple[Record, int]:
+        """Returns how many frames the machine had sent by then as well."""
         record = self._begin(record, Step.POWER_OFF)
         self.machine.turn_off()
         self._wait(lambda: not self.machine.is_on(), POWER_SECONDS, record, _not_off(record.host))
         # A BMC may say so and be wrong. What the port receives comes from a machine that runs.
-        before = self.site.received(record.host, record.device)
+        frames = self._frames(record)
         self.sleep(QUIET_SECONDS)
-        if before is not None and self.site.received(record.host, record.device) != before:
+        if self._frames(record) != frames:
             raise MachineError(
                 f"the BMC of host {record.host} says that it is off, and frames still come: cut its power by hand"
             )
         record = self.ledger.write(record, power="off")
         self._end(record)
-        return record
+        return record, frames
+
+    def _frames(self, record: Record) -> int:
+        """Frames that the machine has sent, as its port knows; a device that is not there has sent none."""
+        return self.site.received(record.host, record.device) or 0
 
     def _begin(self, record: Record, step: Step, **columns: object) -> Record:
         record = self.ledger.write(record, step=step, **columns)
@@ -225,9 +257,10 @@ def _more(faults: list[str]) -> str:
     return f", and {len(faults) - 1} more: look with `lockgate attest`" if len(faults) > 1 else ""
 
 
-def _may_provision(found: Record | None, host: str, port: str, image: str) -> None:
+def _is_new(found: Record | None, host: str, port: str, image: str) -> bool:
+    """Whether a host's provisioning begins anew; if not, it is gone on with, or done."""
     if found is None or found.state is State.AVAILABLE:
-        return
+        return True
     if found.port != port:
         raise MappingError(f"host {host} is {found.state} for port {found.port}: `lockgate release {found.port}` first")
     if found.state is State.RELEASING:
@@ -235,8 +268,11 @@ def _may_provision(found: Record | None, host: str, port: str, image: str) -> No
     if found.state is not State.FAILED and found.image != image:
         boots = f"from {found.image}" if found.image else "from the network"
         raise MappingError(f"host {host} boots {boots} for port {port}: `lockgate release {port}` first")
+    return found.state is State.FAILED
 
 
-def _may_release(found: Record | None, host: str, port: str) -> None:
+def _is_to_release(found: Record | None, host: str, port: str) -> bool:
+    """Whether a release begins; if not, it is gone on with."""
     if found is None or found.port != port:
         raise MappingError(f"host {host} is not provisioned for port {port}: look with `lockgate host list`")
+    return found.state is not State.RELEASING

@@ -28,6 +28,8 @@ LEASE: Final = 90.0
 
 _UNUSED: Final = {"state": "available", "step": "done"}
 
+Columns = dict[str, Any]
+
 COLUMNS: Final = rows.STATUS_COLUMNS["Provision"]
 
 
@@ -105,17 +107,24 @@ class Ledger:
         """That of the host that a port is on, or on the way to."""
         return next((record for record in self.all().values() if record.port == port), None)
 
-    def begin(self, host: str, may: Callable[[Record | None], None], **columns: Any) -> Record:  # noqa: ANN401
-        """Take a host's row, if `may` does not raise, and write these columns into it.
+    def begin(self, host: str, claim: Callable[[Record | None], Columns]) -> Record:
+        """Take a host's row, if `claim` does not raise, and write what it returns into it.
 
         Raises:
-            MappingError: what `may` raises; there is no such host or port; or another run has the row.
+            MappingError: what `claim` raises; there is no such host or port; another run has the row; or another
+                host has the port.
         """
         for _ in range(10):
             found, hosts, ports = self._select()
             row = next((row for row in found if hosts[_ref(row["host"])] == host), None)
             record = _record(row, hosts, ports) if row else None
-            may(record)
+            columns = claim(record)
+            for other in (_record(row, hosts, ports) for row in found):
+                port = other.port
+                if other.host != host and port and port == columns.get("port"):
+                    raise MappingError(
+                        f"port {port} is {other.state} on host {other.host}: `lockgate release {port}` first"
+                    )
             if record:
                 self._refuse_held(record)
             try:
@@ -124,7 +133,7 @@ class Ledger:
                 continue
         raise MappingError(f"host {host}: others keep changing its provisioning: try again")
 
-    def write(self, record: Record, **columns: Any) -> Record:  # noqa: ANN401
+    def write(self, record: Record, **columns: object) -> Record:
         """Write columns of a row that this run holds; without any, say that it still does.
 
         Raises:
@@ -139,6 +148,16 @@ class Ledger:
                 f"host {record.host}: another run of the tool has taken over: leave it to that one"
             ) from None
 
+    def condemn(self, host: str, problem: str) -> None:
+        """Say of a host that is a tenant's that it is so no more. No run holds the row then."""
+        active = [["host", "==", self._host(host)], ["state", "==", State.ACTIVE], ["owner", "==", ""]]
+        row = {"state": State.FAILED, "problem": problem}
+        self._writer.record([{"op": "update", "table": "Provision", "where": active, "row": row}])
+
+    def held(self, record: Record) -> Operation:
+        """What makes a transaction fail unless this run still has the row."""
+        return _unless([["host", "==", self._host(record.host)]], {"owner": me()})
+
     def _refuse_held(self, record: Record) -> None:
         if not record.owner or record.owner == me() or _is_dead(record.owner):
             return
@@ -149,42 +168,34 @@ class Ledger:
                 f"dead, {left:.0f} s until it counts as such"
             )
 
-    def _take(self, host: str, before: Row | None, columns: dict[str, Any]) -> Record:
-        where = self._writer.record([{"op": "select", "table": "Host", "where": [["name", "==", host]]}])[0]["rows"]
-        if not where:
-            raise MappingError(f"there is no host {host!r}: look with `lockgate host list`")
-        uuid = where[0]["_uuid"]
-        row = {"owner": me(), "heard": int(self._clock()), **columns}
-        if "port" in row:
-            row["port"] = self._port(row["port"])
+    def _take(self, host: str, before: Row | None, columns: Columns) -> Record:
+        uuid = self._host(host)
+        here, row = [["host", "==", uuid]], {"owner": me(), "heard": int(self._clock()), **columns}
         operations: list[Operation] = []
+        if name := row.get("port"):
+            row["port"] = self._port(name)
+            operations.append(_unless([["port", "==", row["port"]], ["host", "!=", uuid]]))
+        elif "port" in row:
+            row["port"] = ["set", []]
         if before:
-            unchanged = {column: before[column] for column in ("state", "owner", "heard")}
-            if before["owner"] == me():
-                del unchanged["heard"]
-            operations.append(
-                {
-                    "op": "wait",
-                    "table": "Provision",
-                    "where": [["host", "==", uuid]],
-                    "timeout": 0,
-                    "columns": list(unchanged),
-                    "until": "==",
-                    "rows": [unchanged],
-                }
-            )
-            operations.append({"op": "update", "table": "Provision", "where": [["host", "==", uuid]], "row": row})
+            mine = before["owner"] == me()
+            unchanged = {column: before[column] for column in ("state", "owner", *(() if mine else ("heard",)))}
+            operations.append(_unless(here, unchanged))
+            operations.append({"op": "update", "table": "Provision", "where": here, "row": row})
         else:
-            none = {"op": "wait", "table": "Provision", "where": [["host", "==", uuid]], "timeout": 0}
-            operations.append({**none, "columns": ["state"], "until": "==", "rows": []})
+            operations.append(_unless(here))
             operations.append({"op": "insert", "table": "Provision", "row": {"host": uuid, **_UNUSED, **row}})
         self._writer.record(operations)
         found, hosts, ports = self._select()
         return next(_record(row, hosts, ports) for row in found if hosts[_ref(row["host"])] == host)
 
-    def _port(self, name: str) -> Any:  # noqa: ANN401 - a reference, as RFC 7047 writes it
-        if not name:
-            return ["set", []]
+    def _host(self, name: str) -> Any:  # noqa: ANN401 - a reference, as RFC 7047 writes it
+        found = self._writer.record([{"op": "select", "table": "Host", "where": [["name", "==", name]]}])[0]["rows"]
+        if not found:
+            raise MappingError(f"there is no host {name!r}: look with `lockgate host list`")
+        return found[0]["_uuid"]
+
+    def _port(self, name: str) -> Any:  # noqa: ANN401 - likewise
         found = self._writer.record([{"op": "select", "table": "Port", "where": [["name", "==", name]]}])[0]["rows"]
         if not found:
             raise MappingError(f"there is no port {name!r}: look with `lockgate port list`")
@@ -199,6 +210,13 @@ class Ledger:
         found, hosts, ports = (result["rows"] for result in self._writer.record(selects))
         names = ({row["_uuid"][1]: row["name"] for row in table} for table in (hosts, ports))
         return found, *names
+
+
+def _unless(where: list[Any], *rows_there: Row) -> Operation:
+    """What makes a transaction fail unless `where` finds rows with these columns; if none are given, no row."""
+    columns = list(rows_there[0]) if rows_there else ["state"]
+    how = {"timeout": 0, "columns": columns, "until": "==", "rows": list(rows_there)}
+    return {"op": "wait", "table": "Provision", "where": where, **how}
 
 
 def _ref(value: Any) -> RowId:  # noqa: ANN401

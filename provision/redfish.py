@@ -1,24 +1,29 @@
 """Machines whose BMC speaks Redfish (DMTF DSP0266), by the `sushy` library.
 
 User and password come from the environment or a file that only its owner can read; they are never in the database, on
-the command line or in a message. Only HTTPS is spoken, and the BMC's certificate is checked.
+the command line or in a message. Only HTTPS is spoken, the BMC's certificate is checked, and only the control network
+is used (`provision.https`).
 """
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
+import signal
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
 
 from mapping.errors import MappingError
+from provision.control_network import Networks
 from provision.machine import MachineError
 
 USER, PASSWORD, FILE, CA = "LOCKGATE_BMC_USER", "LOCKGATE_BMC_PASSWORD", "LOCKGATE_BMC_CREDENTIALS", "LOCKGATE_BMC_CA"
@@ -26,7 +31,10 @@ USER, PASSWORD, FILE, CA = "LOCKGATE_BMC_USER", "LOCKGATE_BMC_PASSWORD", "LOCKGA
 every other host. CA names the file of the authorities that sign the BMCs' certificates; the system's unless given."""
 
 _SECONDS: Final = 20
+"""Of silence, after which a BMC counts as one that does not answer."""
 _CONNECT_SECONDS: Final = 5
+_WHOLE_SECONDS: Final = 60.0
+"""For all of what is asked at a time, however busily it answers; shorter than `provision.record.LEASE`."""
 
 Answer = TypeVar("Answer")
 
@@ -39,15 +47,15 @@ class Credentials:
     password: str = field(repr=False)
 
 
-def credentials(host: str, environment: Callable[[str], str | None] = os.environ.get) -> Credentials:
-    """Those for a host's BMC.
+def credentials(host: str, environment: MutableMapping[str, str] = os.environ) -> Credentials:
+    """Those for a host's BMC. What the environment has of them is taken out of it, so that no program inherits it.
 
     Raises:
         MappingError: there are none, or the file can be read by others.
     """
-    if named := environment(FILE):
+    user, password = environment.pop(USER, ""), environment.pop(PASSWORD, "")
+    if named := environment.get(FILE):
         return _from_file(Path(named), host)
-    user, password = environment(USER), environment(PASSWORD)
     if not user or not password:
         raise MappingError(
             f"host {host}: no user and password for its BMC: name a file with {FILE}, or set {USER} and {PASSWORD}"
@@ -78,7 +86,7 @@ def _from_file(file: Path, host: str) -> Credentials:
 class RedfishMachine:
     """The machine that this URL names, like https://198.51.100.9/redfish/v1/Systems/1."""
 
-    def __init__(self, host: str, url: str, known: Credentials, ca: str | None = None) -> None:
+    def __init__(self, host: str, url: str, known: Credentials, networks: Networks, ca: str | None = None) -> None:
         # It takes half a second, which no other command should wait for.
         import sushy  # noqa: PLC0415
 
@@ -89,11 +97,12 @@ class RedfishMachine:
         self._path = urlsplit(url).path
         self._url = url
         self._known = known
+        self._networks = networks
         self._ca = ca
         self._root: Any = None
 
     def is_on(self) -> bool:
-        return self._ask(lambda system: _is_on(system.power_state.value if system.power_state else ""))
+        return self._ask(_on)
 
     def turn_on(self) -> None:
         self._reset(self._sushy.ResetType.ON, on=True)
@@ -103,15 +112,22 @@ class RedfishMachine:
 
     def boot_from(self, image: str) -> None:
         source = self._sushy.BootSource.CD if image else self._sushy.BootSource.PXE
+        once = self._sushy.BootSourceOverrideEnabled.ONCE
 
         def set_it(system: Any) -> None:
-            if image:
-                media = self._media(system)
-                if media.inserted and media.image != image:
-                    media.eject_media()
-                if not media.inserted or media.image != image:
-                    media.insert_media(image)
-            system.set_system_boot_options(target=source, enabled=self._sushy.BootSourceOverrideEnabled.ONCE)
+            media = self._media(system) if image else None
+            if media and media.inserted and media.image != image:
+                media.eject_media()
+            if media and not (media.inserted and media.image == image):
+                media.insert_media(image)
+            system.set_system_boot_options(target=source, enabled=once)
+            # It may have done nothing about it, and would boot what the last tenant has left on the disk.
+            system.refresh(force=True)
+            if media:
+                media.refresh(force=True)
+            if system.boot.target != source or (media and media.image != image):
+                told = image or "the network"
+                raise MachineError(f"{self._what} was told to boot from {told}, and has not taken it: look at its log")
 
         self._ask(set_it)
 
@@ -125,17 +141,15 @@ class RedfishMachine:
 
     def _reset(self, how: Any, *, on: bool) -> None:
         def ask_for_it(system: Any) -> None:
-            if _is_on(system.power_state.value if system.power_state else "") != on:
+            if _on(system) != on:
                 system.reset_system(how)
 
         self._ask(ask_for_it)
 
     def _media(self, system: Any) -> Any:
+        kinds = {self._sushy.VirtualMediaType.CD, self._sushy.VirtualMediaType.DVD}
         for media in self._drives(system):
-            if any(
-                kind in media.media_types
-                for kind in (self._sushy.VirtualMediaType.CD, self._sushy.VirtualMediaType.DVD)
-            ):
+            if kinds & set(media.media_types or ()):
                 return media
         raise MachineError(f"{self._what} has no virtual CD: boot from the network, without --image")
 
@@ -148,28 +162,42 @@ class RedfishMachine:
                 yield from manager.virtual_media.get_members()
 
     def _ask(self, question: Callable[[Any], Answer]) -> Answer:
-        with self._explained():
-            if self._root is None:
-                auth = self._sushy.auth.BasicAuth(self._known.user, self._known.password)
-                self._root = self._sushy.Sushy(
-                    f"https://{urlsplit(self._url).netloc}",
-                    auth=auth,
-                    verify=self._ca or True,
-                    read_timeout=_SECONDS,
-                    connect_timeout=_CONNECT_SECONDS,
-                    server_side_retries=1,
-                    server_side_retries_delay=1,
-                )
+        with self._explained(), _bounded(f"{self._what} has not done it within {_WHOLE_SECONDS:g} s: reset it"):
+            self._root = self._root or self._open()
             system = self._root.get_system(self._path)
             # Otherwise it is as it was when it was first asked.
             system.refresh(force=True)
             return question(system)
+
+    def _open(self) -> Any:
+        # With Sushy, for the same reason.
+        from provision.https import ControlNetwork  # noqa: PLC0415
+
+        origin = f"https://{urlsplit(self._url).netloc}"
+        connector = self._sushy.connector.Connector(
+            origin,
+            verify=self._ca or True,
+            default_request_timeout=_SECONDS,
+            connect_timeout=_CONNECT_SECONDS,
+            server_side_retries=1,
+            server_side_retries_delay=1,
+        )
+        session = connector._session  # noqa: SLF001 - it offers no other way
+        # Proxies and passwords that the environment or .netrc names are for other places.
+        session.trust_env = False
+        session.adapters.clear()
+        session.mount("", ControlNetwork(self._what, origin, self._networks))
+        auth = self._sushy.auth.BasicAuth(self._known.user, self._known.password)
+        # A BMC may say that its messages are explained somewhere on the Internet: that, too, is asked by this alone.
+        return self._sushy.Sushy(origin, auth=auth, connector=connector, public_connector=connector)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         errors = self._sushy.exceptions
         try:
             yield
+        except MappingError:
+            raise
         except errors.AccessError:
             raise MachineError(f"{self._what} refuses the user or the password: look in {FILE} or {USER}") from None
         except errors.ConnectionError as error:
@@ -177,8 +205,18 @@ class RedfishMachine:
         except errors.ResourceNotFoundError:
             raise MachineError(f"{self._what} knows no system {self._path}: mend `bmc` of the host's row") from None
         except errors.SushyError as error:
-            text = " ".join(str(error).split())[:200]
+            text = self._harmless(str(error))
             raise MachineError(f"{self._what} does not do it: {text}: look at its own log, then try again") from None
+        except Exception as error:  # noqa: BLE001 - whatever it has answered, and Sushy has not looked at
+            text = self._harmless(f"{type(error).__name__}: {error}")
+            raise MachineError(f"{self._what} answers what is no Redfish ({text}): look what it is") from None
+
+    def _harmless(self, said: str) -> str:
+        """What a BMC has said: without the password, which it knows, and without what a terminal would obey."""
+        user, password = self._known.user, self._known.password
+        for secret in (base64.b64encode(f"{user}:{password}".encode()).decode(), password):
+            said = said.replace(secret, "***")
+        return "".join(char if char.isprintable() else "?" for char in " ".join(said.split()))[:200]
 
     def _unreachable(self, why: str) -> str:
         if "CERTIFICATE_VERIFY_FAILED" in why or "certificate" in why:
@@ -188,6 +226,23 @@ class RedfishMachine:
         return "cannot be reached: look at its cable to the control network, and at `bmc` of the host's row"
 
 
-def _is_on(power_state: str) -> bool:
+@contextmanager
+def _bounded(else_say: str) -> Iterator[None]:
+    """Break off what takes longer than `_WHOLE_SECONDS`: who sends a byte now and then is never silent."""
+
+    def give_up(_signum: int, _frame: FrameType | None) -> None:
+        raise MachineError(else_say)
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    # And again: what is raised in some places is not passed on.
+    signal.setitimer(signal.ITIMER_REAL, _WHOLE_SECONDS, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _on(system: Any) -> bool:
     """What is on the way to either is not there yet: DSP0268, PowerState."""
-    return power_state in ("On", "PoweringOff", "Paused")
+    return system.power_state is not None and system.power_state.value in ("On", "PoweringOff", "Paused")

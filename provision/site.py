@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +22,9 @@ from mapping import plan, rows, status, wanted
 from mapping.errors import MappingError
 from mapping.history import Cause
 from mapping.model import Host, Port, Snapshot
-from mapping.plan import Plan
+from mapping.plan import Operation, Plan
 from mapping.rows import Tables
+from mapping.wanted import Row
 from mapping.writer import Writer
 from provision import attest
 
@@ -46,7 +48,7 @@ class Site:
 
     def __init__(self, writer: Writer, via: str, cause: Cause) -> None:
         self._writer = writer
-        self._via = via
+        self.via = via
         self._cause = cause
         self._seq = 0
         """The change that must be confirmed."""
@@ -55,21 +57,24 @@ class Site:
         """The database now."""
         return rows.read(self._writer.read())
 
-    def bind(self, port: str, host: str, device: str) -> None:
-        """Put a port on a host.
+    def bind(self, port: str, host: str, device: str, held: Operation) -> None:
+        """Put a port on a host. It fails unless `held` holds, here and below.
 
         Raises:
             MappingError: it is on another, or does not fit.
         """
-        there = self._port(port).host
-        if there is not None and (on := self.snapshot().hosts[there].name) != host:
-            raise MappingError(f"port {port} is on host {on}: `lockgate port unbind {port}` first")
-        self._change(port, {"host": host, "device": device})
 
-    def unbind(self, port: str) -> None:
-        """Take a port off its host. One that is on none stays so."""
-        if port:
-            self._change(port, {"host": None, "device": port})
+        def on_host(row: Row) -> Row:
+            if row["host"] not in (None, host):
+                raise MappingError(f"port {port} is on host {row['host']}: `lockgate port unbind {port}` first")
+            return {**row, "host": host, "device": device}
+
+        self._change(port, on_host, held)
+
+    def unbind(self, port: str, host: str, *held: Operation) -> None:
+        """Take a port off a host. One that is not there stays as it is: it may be another machine's by now."""
+        nowhere = {"host": None, "moving_to": None, "previous_host": None, "device": port}
+        self._change(port, lambda row: {**row, **(nowhere if row["host"] == host else {})}, *held)
 
     def is_bound(self, port: str, host: str) -> bool:
         """Whether the database has the port on this host."""
@@ -113,24 +118,26 @@ class Site:
 
     def configuration(self, host: str) -> dict[str, list[attest.Row]]:
         """What the host's Open vSwitch is told."""
-        return attest.read(Switch(host, self._via).vsctl(*attest.arguments()))
+        return attest.read(Switch(host, self.via).vsctl(*attest.arguments()))
 
     def flows(self, snapshot: Snapshot, host: Host) -> list[audit.Finding]:
         """Flows that differ at two looks, or are somebody else's."""
         look = partial(self._look, snapshot, host)
         first = look()
-        if not first:
-            return []
-        time.sleep(_SECOND_LOOK)
-        return audit.again(first, look())
+        # What is somebody else's is on its way to nowhere.
+        certain = [each for each in first if each.kind == "stranger"]
+        if len(certain) < len(first):
+            time.sleep(_SECOND_LOOK)
+            certain = audit.again(first, look())
+        return certain
 
     def _look(self, snapshot: Snapshot, host: Host) -> list[audit.Finding]:
-        switches = Switches(snapshot, self._via)
+        switches = Switches(snapshot, self.via)
         return [each for role in (BR_GUEST, BR_NIC) for each in audit.audit(switches.bridge(host, role))]
 
     def received(self, host: str, device: str) -> int | None:
         """Frames that have come in at a device of br-guest; None: it is not there."""
-        switch = Switch(host, self._via)
+        switch = Switch(host, self.via)
         if device not in switch.ports(BR_GUEST):
             return None
         found = _RECEIVED.search(switch.port_stats(BR_GUEST, device))
@@ -142,7 +149,7 @@ class Site:
         row = next(each for each in snapshot.ports.values() if each.name == port)
         if row.host is None:
             raise MappingError(f"port {port} was unbound meanwhile: begin again with `lockgate release {port}`")
-        bridge = Switches(snapshot, self._via).bridge(snapshot.hosts[row.host], BR_GUEST)
+        bridge = Switches(snapshot, self.via).bridge(snapshot.hosts[row.host], BR_GUEST)
         return any(self._packets(bridge, cookie) for cookie in _own(snapshot, row, bridge))
 
     def closed(self, port: str, host: str, device: str, seconds: float, beat: Callable[[], None]) -> Closed:
@@ -167,26 +174,22 @@ class Site:
     def _packets(bridge: Bridge, cookie: int) -> int:
         return sum(map(int, _PACKETS.findall(bridge.switch.flow(bridge.role, cookie))))
 
-    def _change(self, port: str, columns: dict[str, str | None]) -> None:
+    def _change(self, port: str, change: Callable[[Row], Row], *held: Operation) -> None:
         def make(tables: Tables) -> Plan:
             there, _ = wanted.named(tables)
             if (port,) not in there["Port"]:
                 raise MappingError(f"there is no port {port!r}: look with `lockgate port list`")
             content = wanted.empty()
-            row = content["Port"][port,] = {**there["Port"][port,], **columns}
-            faults = tuple(wanted.complete("Port", (port,), row))
-            return Plan((), faults, ()) if faults else plan.make(content, tables)
+            row = content["Port"][port,] = change(there["Port"][port,])
+            if faults := tuple(wanted.complete("Port", (port,), row)):
+                return Plan((), faults, ())
+            planned = plan.make(content, tables)
+            return dataclasses.replace(planned, operations=(*held, *planned.operations))
 
         done = self._writer.carry_out(make, self._cause)
         if done.plan.faults:
             raise MappingError(done.plan.faults[0].text)
         self._seq = done.config_seq
-
-    def _port(self, name: str) -> Port:
-        found = next((each for each in self.snapshot().ports.values() if each.name == name), None)
-        if found is None:
-            raise MappingError(f"there is no port {name!r} that can be used: look with `lockgate status`")
-        return found
 
     @staticmethod
     def host(snapshot: Snapshot, name: str) -> Host:

@@ -6,10 +6,12 @@ asks for one by DHCP. Built from Debian packages alone, which are unpacked, not 
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -55,11 +57,10 @@ label linux
 """
 
 
-def build(folder: Path, address: str, peer: str) -> Path:
-    """The image, in a folder in which what was downloaded is kept; the guest is to have `address`, and pings `peer`."""
-    unpacked = _unpacked(folder)
+def build(kept: Path, folder: Path, address: str, peer: str) -> Path:
+    """The image, in `folder`; the guest is to have `address`, and pings `peer`. What is downloaded stays in `kept`."""
+    unpacked = _unpacked(kept)
     tree = folder / "tree"
-    shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir()
     (kernel,) = unpacked.glob("boot/vmlinuz-*")
     shutil.copy(kernel, tree / "linux")
@@ -76,24 +77,29 @@ def build(folder: Path, address: str, peer: str) -> Path:
     return image
 
 
-def _unpacked(folder: Path) -> Path:
+def _unpacked(kept: Path) -> Path:
     """The packages' files, downloaded once."""
-    unpacked = folder / "unpacked"
-    if unpacked.is_dir():
-        return unpacked
-    folder.mkdir(parents=True, exist_ok=True)
+    kept.mkdir(parents=True, exist_ok=True)
+    unpacked = kept / "unpacked"
+    with (kept / "lock").open("w") as lock:
+        # Another run may be at it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not unpacked.is_dir():
+            with tempfile.TemporaryDirectory(dir=kept) as part:
+                _download(Path(part))
+                Path(part, "unpacked").rename(unpacked)
+    return unpacked
+
+
+def _download(folder: Path) -> None:
     depends = subprocess.run(
         ["apt-cache", "depends", "linux-image-cloud-amd64"], check=True, capture_output=True, text=True
     ).stdout
     kernel = next(line.split()[1] for line in depends.splitlines() if "Depends: linux-image-" in line)
     argv = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", kernel, *_PACKAGES]
     subprocess.run(argv, check=True, cwd=folder)
-    part = folder / "part"
-    shutil.rmtree(part, ignore_errors=True)
     for package in folder.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "--extract", package, part], check=True)
-        package.unlink()
-    return part.rename(unpacked)
+        subprocess.run(["dpkg-deb", "--extract", package, folder / "unpacked"], check=True)
 
 
 def _files(unpacked: Path, init: str) -> Iterator[tuple[str, int, bytes]]:

@@ -2,71 +2,159 @@
 
 from __future__ import annotations
 
+import configparser
 import json
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from subprocess import Popen
-
-import pytest
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from tests.conftest import Figure
 from tests.provision.conftest import Tool
+from tests.provision.test_order import Program, state
 from topo.host import Host
 from topo.waiting import wait_until
 
+UNIT = Path("topo/deploy/lockgate-attest@.service")
+SECONDS = 60
+"""In which an alarm must come from a machine however busy. How soon it comes is printed."""
+
 TAMPER = {
-    "a flow": (["ofctl", "add-flow", "br-nic", "table=0,priority=60000,ip,actions=NORMAL"], "a flow is stranger"),
-    "a port": (["vsctl", "add-port", "br-nic", "x", "--", "set", "Interface", "x", "type=internal"], "port 'x'"),
-    "a patch": (
+    "a flow added": (["ofctl", "add-flow", "br-nic", "table=0,priority=60000,ip,actions=NORMAL"], "a flow is stranger"),
+    "a port added": (
+        ["vsctl", "add-port", "br-nic", "x", "--", "set", "Interface", "x", "type=internal"],
+        "port 'x'",
+    ),
+    "a patch added": (
         ["vsctl", "add-port", "br-ctl", "p", "--", "set", "Interface", "p", "type=patch", "options:peer=q"],
         "port 'p'",
     ),
-    "fail mode": (["vsctl", "set-fail-mode", "br-guest", "standalone"], "not secure"),
-    "in band": (["vsctl", "set", "Bridge", "br-nic", "other-config:disable-in-band=false"], "in-band"),
-    "a mirror": (
+    "fail mode changed": (["vsctl", "set-fail-mode", "br-guest", "standalone"], "not secure"),
+    "in-band turned on": (["vsctl", "set", "Bridge", "br-nic", "other-config:disable-in-band=false"], "in-band"),
+    "a controller in band": (["vsctl", "set", "Controller", "br-nic", "connection_mode=in-band"], "speaks in band"),
+    "a mirror added": (
         [
             *("vsctl", "--", "--id=@m", "create", "Mirror", "name=m", "select-all=true", "output-vlan=7"),
             *("--", "set", "Bridge", "br-nic", "mirrors=@m"),
         ],
         "mirrors is set",
     ),
-    "a manager": (["vsctl", "set-manager", "ptcp:6640:127.0.0.1"], "manager"),
+    "a manager added": (["vsctl", "set-manager", "ptcp:6640:127.0.0.1"], "manager"),
+    "spanning tree turned on": (["vsctl", "set", "Bridge", "br-guest", "stp_enable=true"], "stp_enable is set"),
 }
 
 
-@pytest.fixture
-def watching(lab_tool: Tool) -> Iterator[tuple[Tool, Popen[str]]]:
-    with lab_tool.popen("attest", "host-b", "--watch", "--policy", "mend") as process:
-        yield lab_tool, process
-        process.terminate()
+class Watching:
+    """A watch that runs, and what it says."""
+
+    def __init__(self, said: Path) -> None:
+        self._said = said
+        self._read = 0
+
+    def alarm(self) -> dict[str, Any]:
+        """The next."""
+        line = wait_until(self._next, SECONDS, "an alarm")
+        alarm: dict[str, Any] = json.loads(line)
+        return alarm
+
+    def _next(self) -> str:
+        lines = self._said.read_text().splitlines(keepends=True)
+        if self._read < len(lines) and lines[self._read].endswith("\n"):
+            self._read += 1
+            return lines[self._read - 1]
+        return ""
+
+
+@contextmanager
+def watching(tool: Tool, folder: Path, *words: str) -> Iterator[Watching]:
+    said = folder / "said"
+    with said.open("w") as out, tool.popen("attest", *words, "--watch", stdout=out) as process:
+        try:
+            yield Watching(said)
+        finally:
+            process.kill()
 
 
 def _do(host: Host, words: list[str]) -> None:
     tool, *rest = words
-    if tool == "vsctl":
-        host.vsctl(*rest)
-    else:
-        host.ofctl(*rest)
+    (host.vsctl if tool == "vsctl" else host.ofctl)(*rest)
 
 
-def test_tampering_is_seen_and_mended(watching: tuple[Tool, Popen[str]], figure: Figure) -> None:
-    tool, process = watching
+def _flows(host: Host) -> list[str]:
+    return sorted(host.ofctl("--no-stats", "dump-flows", "br-nic").splitlines())
+
+
+def test_tampering_is_seen_and_mended(lab_tool: Tool, tmp_path: Path, figure: Figure) -> None:
+    tool = lab_tool
     host = tool.lab.hosts["host-b"]
-    assert process.stdout
-    for name, (words, said) in TAMPER.items():
+    begun = time.monotonic()
+    assert tool("attest", "host-b") == ""
+    figure("beside it, all of one attestation by hand", round(time.monotonic() - begun, 1), "s")
+    with watching(tool, tmp_path, "host-b", "--policy", "mend") as watch:
+        for name, (words, said) in TAMPER.items():
+            begun = time.monotonic()
+            _do(host, words)
+            alarm = watch.alarm()
+            figure(f"{name}, of 5 s that it may take", round(time.monotonic() - begun, 1), "s")
+            assert said in alarm["what"]
+            assert alarm["done"] == "mended", name
+        # Every cookie stays as it was. The controller sees that by itself; without one, it is the watch that does.
+        tool.lab.kill_controller()
+        installed = _flows(host)
         begun = time.monotonic()
-        _do(host, words)
-        alarm = json.loads(process.stdout.readline())
-        figure(name, round(time.monotonic() - begun, 1), "s")
-        assert said in alarm["what"]
-        assert alarm["done"] == "mended", name
-    wait_until(lambda: tool("attest", "host-b") == "", 30, "the host to be as it must be")
+        host.ofctl("mod-flows", "br-nic", "table=0,actions=NORMAL")
+        assert "a flow is changed" in watch.alarm()["what"]
+        figure("flows changed, and their cookies kept, of 5 s", round(time.monotonic() - begun, 1), "s")
+        wait_until(lambda: _flows(host) == installed, SECONDS, "the flows")
+    assert tool("attest", "host-b") == ""
     assert "db" in host.vsctl("list-ports", "br-guest").split()
 
 
-def test_a_port_is_closed_when_the_policy_says_so(lab_tool: Tool) -> None:
-    host = lab_tool.lab.hosts["host-b"]
-    _do(host, TAMPER["a flow"][0])
-    alarm = json.loads(lab_tool("attest", "host-b", "--policy", "close", fails=True))
-    assert alarm["done"] == "closed: db"
-    assert "db" not in host.vsctl("list-ports", "br-guest").split()
+def test_the_unit_closes_the_port_when_its_file_says_so(lab_tool: Tool, tmp_path: Path) -> None:
+    """A port is provisioned on host-b, where db is as well; then its switch gets another flow."""
+    tool = lab_tool
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/lockgate/bin/", f"{Path(sys.executable).parent}/"))
+    checked = [str(unit).replace("@.", "@host-b.")]
+    subprocess.run(["systemd-analyze", "verify", "--man=no", *checked], check=True)
+    service = configparser.RawConfigParser(strict=False)
+    service.optionxform = str  # type: ignore[assignment,method-assign]
+    service.read(unit)
+    program, *words = shlex.split(service["Service"]["ExecStart"].replace("%i", "host-b"))
+    assert Path(program).name == "lockgate"
+    file = service["Service"]["EnvironmentFile"]
+    assert file == "/etc/lockgate/attest.env"
+    assert "LOCKGATE_ATTEST_POLICY: report, mend or close" in unit.read_text()
+    tool(*Program(tmp_path).words[:3], "host-b")
+    host = tool.lab.hosts["host-b"]
+    tool.env["LOCKGATE_ATTEST_POLICY"] = "close"
+    try:
+        with watching(tool, tmp_path, *(word for word in words[1:] if word != "--watch")) as watch:
+            _do(host, TAMPER["a flow added"][0])
+            assert watch.alarm()["done"] == "closed: db, web"
+    finally:
+        del tool.env["LOCKGATE_ATTEST_POLICY"]
+    assert {"db", "web"} & set(host.vsctl("list-ports", "br-guest").split()) == set()
+    assert state(tool, "host-b") == ("failed", "on", "web", None)
+    assert "closed by attestation: br-nic: a flow is stranger" in str(tool.record("host-b")["problem"])
+    assert tool.bound("db") is None
+
+
+def test_a_host_that_cannot_be_asked_is_an_alarm_and_no_end(lab_tool: Tool, tmp_path: Path) -> None:
+    tool = lab_tool
+    host = tool.lab.hosts["host-b"]
+    with watching(tool, tmp_path, "host-b") as watch:
+        host.ovs.stop_vswitchd()
+        alarm = watch.alarm()
+        assert alarm["what"].startswith("host host-b cannot be asked")
+        assert alarm["done"] == ""
+        tool.lab.kill_database()
+        assert "mapping database" in watch.alarm()["what"]
+        tool.lab.start_database()
+        host.restart_vswitchd()
+        _do(host, TAMPER["a flow added"][0])
+        wait_until(lambda: "a flow is stranger" in watch.alarm()["what"], SECONDS, "the flow to be seen")

@@ -1,103 +1,191 @@
-"""Interrupted at any step, the same command ends in the same state, with one boot; and never two at once."""
+"""Interrupted at any step, the same command ends in the same state, with one boot; and never two at once.
+
+1 lab of 2 hosts, each with a machine that is a namespace; 1 VPC; db on host-b; web is provisioned.
+"""
 
 from __future__ import annotations
 
 import json
 import signal
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
 
+from mapping.errors import MappingError
+from mapping.history import Cause
 from mapping.writer import Writer
-from provision.record import Step
-from tests.provision.conftest import Tool
+from provision import order
+from provision.lab import LabMachine
+from provision.order import Run
+from provision.record import Ledger, Step
+from provision.site import Site
+from tests.provision.conftest import Tool, begun, kill_at, stopped
 
 STEPS = (Step.POWER_OFF, Step.BIND, Step.CHECK, Step.BOOT_DEVICE, Step.POWER_ON, Step.GUEST)
+RELEASE_STEPS = (Step.POWER_OFF, Step.UNBIND, Step.CONFIRM, Step.WIPE)
 
 
-def boots(tmp_path: Path) -> tuple[Path, Path]:
-    """A program that a guest runs when it is turned on, and the file in which it counts that."""
-    counted, program = tmp_path / "boots", tmp_path / "boot"
-    program.write_text(f"#!/bin/sh\necho on >> {counted}\nping -c 1 10.0.0.1\n")
-    program.chmod(0o755)
-    return program, counted
+class Program:
+    """What a guest runs when it is turned on; it counts that."""
+
+    def __init__(self, folder: Path) -> None:
+        self._counted, program = folder / "boots", folder / "boot"
+        program.write_text(f"#!/bin/sh\necho on >> {self._counted}\nping -c 1 10.0.0.1\n")
+        program.chmod(0o755)
+        self.path = str(program)
+        self.words = ("provision", "web", "--host", "host-a", "--image", self.path)
+
+    @property
+    def boots(self) -> int:
+        return len(self._counted.read_text().splitlines()) if self._counted.exists() else 0
 
 
-def kill_at(tool: Tool, step: Step, *words: str) -> None:
-    """Run the tool, and kill it as soon as it begins a step."""
-    with tool.popen(*words) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if not line.startswith('{"step"'):
-                pytest.fail(line + process.stdout.read())
-            event = json.loads(line)
-            if event.get("step") == step and not event["done"]:
-                process.send_signal(signal.SIGKILL)
-                break
-        else:
-            pytest.fail(f"it never began {step}")
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path)
+
+
+def state(tool: Tool, host: str = "host-a") -> tuple[str | None, str | None, str | None, str | None]:
+    """State and power of a host, the port it is for, and where that port is bound."""
+    found = tool.record(host)
+    return found["state"], found["power"], found["port"], tool.bound()
+
+
+GIVEN = ("active", "on", "web", "host-a")
+TAKEN_BACK = ("available", "off", None, None)
 
 
 def test_killed_at_each_step_and_run_again_it_ends_in_the_same_state_with_one_boot(
-    lab_tool: Tool, tmp_path: Path
+    lab_tool: Tool, program: Program
 ) -> None:
     tool = lab_tool
-    for step in STEPS:
-        program, counted = boots(tmp_path)
-        counted.unlink(missing_ok=True)
-        words = ("provision", "web", "--host", "host-a", "--device", "nic0", "--image", str(program))
+    words = (*program.words, "--device", "nic0")
+    for boots, (step, release_step) in enumerate(zip_longest(STEPS, RELEASE_STEPS), 1):
         kill_at(tool, step, *words)
         assert tool.record()["state"] in ("closing", "deploying")
         tool(*words)
-        found = tool.record()
-        assert (found["state"], found["port"], found["power"], found["problem"]) == ("active", "web", "on", None)
-        assert tool.port("web")["host"] == "host-a"
-        assert counted.read_text() == "on\n", step
-        assert '"seconds"' not in tool(*words), "an active host is provisioned again"
-        kill_at(tool, Step.CONFIRM, "release", "web")
+        assert state(tool) == GIVEN
+        assert tool.record()["problem"] is None
+        assert program.boots == boots, step
+        if release_step:
+            kill_at(tool, release_step, "release", "web")
         tool("release", "web")
-        found = tool.record()
-        assert (found["state"], found["port"], found["power"]) == ("available", None, "off")
-        assert tool.port("web")["host"] is None
+        assert state(tool) == TAKEN_BACK
         assert "nic0" not in tool.lab.hosts["host-a"].vsctl("list-ports", "br-guest").split()
 
 
-def test_one_at_a_time_and_one_port_at_a_time(lab_tool: Tool, tmp_path: Path) -> None:
+def test_the_events_are_those_that_are_documented(lab_tool: Tool, program: Program) -> None:
     tool = lab_tool
-    program, _ = boots(tmp_path)
-    words = ("provision", "web", "--host", "host-a", "--image", str(program))
-    with tool.popen(*words) as process:
-        assert process.stdout
-        process.stdout.readline()
-        process.send_signal(signal.SIGSTOP)
-        assert "is being worked on by" in tool(*words, fails=True)
-        process.send_signal(signal.SIGCONT)
+    *events, record = map(json.loads, tool(*program.words).splitlines())
+    assert [(event["step"], event["done"]) for event in events] == [(step, done) for step in STEPS for done in (0, 1)]
+    assert all(set(event) == {"step", "what", "done", "seconds"} for event in events)
+    assert all(event["seconds"] > 0 for event in events if event["done"])
+    assert (record["host"], record["port"], record["state"], record["power"]) == ("host-a", "web", "active", "on")
+    assert len(tool(*program.words).splitlines()) == 1, "an active host is provisioned again"
+    columns, *rows = tool("host", "list", as_json=False).splitlines()
+    assert "state" in columns.split()
+    assert "power" in columns.split()
+    assert {"active", "on", "web"} <= set(next(row for row in rows if row.startswith("host-a")).split())
+    *events, record = map(json.loads, tool("release", "web").splitlines())
+    assert [event["step"] for event in events if event["done"]] == list(RELEASE_STEPS)
+    assert record["state"] == "available"
+    (error,) = map(json.loads, tool("release", "web", fails=True).splitlines())
+    assert "is provisioned on no host" in error["error"]
+
+
+def test_ctrl_c_leaves_a_host_that_is_gone_on_with_at_once(lab_tool: Tool, program: Program) -> None:
+    tool = lab_tool
+    with begun(tool, Step.CHECK, *program.words) as process:
+        process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, out
+    assert process.returncode == 130
+    assert "Traceback" not in out
+    with Writer([tool.lab.control.remote]) as writer:
+        record = Ledger(writer).of("host-a")
+    assert record
+    assert (record.state, record.owner) == ("deploying", "")
+    tool(*program.words)
+    assert (state(tool), program.boots) == (GIVEN, 1)
+
+
+def test_one_at_a_time_and_one_port_at_a_time(lab_tool: Tool, program: Program) -> None:
+    tool = lab_tool
+    with stopped(tool, Step.POWER_OFF, *program.words) as ended:
+        assert "is being worked on by" in tool(*program.words, fails=True)
+        assert "port web is closing on host host-a" in tool("provision", "web", "--host", "host-b", fails=True)
+    assert ended.status == 0
     tool("port", "add", "more", "--vpc", "blue", "--mac", "02:00:00:00:00:13")
+    tool("host", "add", "bare", "--vtep", "192.0.2.9")
     assert "`lockgate release web` first" in tool("provision", "more", "--host", "host-a", fails=True)
-    assert "host-b has no BMC" in tool("provision", "more", "--host", "host-b", fails=True)
+    assert "bare has no BMC" in tool("provision", "more", "--host", "bare", fails=True)
     assert "still needed" in tool("host", "delete", "host-a", fails=True)
+    tool("host", "delete", "bare")
+    tool("port", "delete", "more")
+    assert (state(tool), program.boots) == (GIVEN, 1)
 
 
-def test_who_has_lost_the_row_touches_nothing_more(lab_tool: Tool, tmp_path: Path) -> None:
+def test_of_two_that_begin_together_one_boots(lab_tool: Tool, program: Program) -> None:
+    """Four runs: two for each of two hosts, and all for one port."""
+    tool = lab_tool
+    other = (*program.words[:3], "host-b", *program.words[4:])
+    runs = [tool.popen(*words) for words in (program.words, other) * 2]
+    said = [run.communicate(timeout=400)[0] for run in runs]
+    assert program.boots == 1, said
+    assert {run.returncode for run in runs} == {0, 1}
+    won = {words[3] for words, run in zip((program.words, other) * 2, runs, strict=True) if not run.returncode}
+    (host,) = won
+    assert state(tool, host) == ("active", "on", "web", host)
+
+
+def test_a_port_that_is_on_another_host_stays_there(lab_tool: Tool, program: Program) -> None:
+    """An operator has bound it by hand while the machine was being turned off."""
+    tool = lab_tool
+    file = tool.lab.folder / "by-hand.yaml"
+    file.write_text("ports: {web: {vpc: blue, mac: '02:00:00:00:00:11', host: host-b}}")
+    with stopped(tool, Step.POWER_OFF, *program.words) as ended:
+        tool("apply", "-f", str(file))
+    assert "port web is on host host-b" in ended.said
+    assert state(tool) == ("failed", "off", "web", "host-b")
+    assert program.boots == 0
+
+
+def test_who_has_lost_the_row_touches_nothing_more(lab_tool: Tool, program: Program) -> None:
     """It was stopped for so long that another run has taken over, and has bound the port."""
     tool = lab_tool
-    program, counted = boots(tmp_path)
-    with tool.popen("provision", "web", "--host", "host-a", "--image", str(program)) as process:
-        assert process.stdout
-        for line in process.stdout:
-            event = json.loads(line)
-            if event["step"] == Step.CHECK and not event["done"]:
-                break
-        process.send_signal(signal.SIGSTOP)
-        with Writer([tool.lab.control.remote]) as writer:
-            writer.record([{"op": "update", "table": "Provision", "where": [], "row": {"owner": "other@elsewhere:1"}}])
-        process.send_signal(signal.SIGCONT)
-        out, _ = process.communicate(timeout=120)
-    assert "another run of the tool has taken over" in out
-    assert tool.port("web")["host"] == "host-a", "it has closed a port that is the other run's"
-    assert not counted.exists()
+    with stopped(tool, Step.CHECK, *program.words) as ended, Writer([tool.lab.control.remote]) as writer:
+        writer.record([{"op": "update", "table": "Provision", "where": [], "row": {"owner": "other@elsewhere:1"}}])
+    assert "another run of the tool has taken over" in ended.said
+    assert tool.bound() == "host-a", "it has closed a port that is the other run's"
+    assert program.boots == 0
+    with Writer([tool.lab.control.remote]) as writer:
+        writer.record([{"op": "update", "table": "Provision", "where": [], "row": {"owner": ""}}])
+
+
+def test_a_machine_that_somebody_else_turns_on_meanwhile_gets_no_port(lab_tool: Tool, program: Program) -> None:
+    """The button is pressed between closing and deploying: it runs what the last tenant has left."""
+    tool = lab_tool
+    with stopped(tool, Step.CHECK, *program.words) as ended:
+        LabMachine("host-a", tool.lab.name, "web", "web", tool.snapshot).turn_on()
+    assert "turned on by somebody else" in ended.said
+    assert state(tool)[::3] == ("failed", None)
+    assert program.boots == 0
+    tool(*program.words)
+    assert (state(tool), program.boots) == (GIVEN, 1)
+
+
+@pytest.mark.parametrize("step", [Step.CHECK, Step.GUEST])
+def test_a_database_that_dies_midway_is_one_error_and_one_boot(lab_tool: Tool, program: Program, step: Step) -> None:
+    tool = lab_tool
+    with stopped(tool, step, *program.words) as ended:
+        tool.lab.kill_database()
+    *_, said = ended.said.splitlines()
+    assert "mapping database" in json.loads(said)["error"]
+    assert "run the same again" in json.loads(said)["error"]
+    assert ended.status == 1
+    tool.lab.start_database()
+    tool(*program.words)
+    assert (state(tool), program.boots) == (GIVEN, 1)
 
 
 def test_what_cannot_be_is_one_clear_error(lab_tool: Tool) -> None:
@@ -113,41 +201,53 @@ def test_what_cannot_be_is_one_clear_error(lab_tool: Tool) -> None:
         assert "Traceback" not in out
 
 
-def test_a_host_that_is_not_as_it_must_be_gets_no_power(lab_tool: Tool, tmp_path: Path) -> None:
+def test_a_host_that_is_not_as_it_must_be_gets_no_power(lab_tool: Tool, program: Program) -> None:
+    """Its switch confirms what it is told, and has another flow besides."""
     tool = lab_tool
     host = tool.lab.hosts["host-a"]
-    program, counted = boots(tmp_path)
-    words = ("provision", "web", "--host", "host-a", "--image", str(program))
     host.ofctl("add-flow", "br-nic", "table=0,priority=60000,actions=NORMAL")
-    assert "a flow is stranger" in tool(*words, fails=True)
-    found = tool.record()
-    assert (found["state"], found["power"]) == ("failed", "off")
-    assert "priority=60000" in found["problem"]
-    assert tool.port("web")["host"] is None
-    assert not counted.exists()
+    assert "a flow is stranger" in tool(*program.words, fails=True)
+    assert state(tool) == ("failed", "off", "web", None)
+    assert "priority=60000" in tool.record()["problem"]
+    assert program.boots == 0
     host.ofctl("del-flows", "br-nic", "cookie=0/-1")
-    tool(*words)
-    assert tool.record()["state"] == "active"
+    tool(*program.words)
+    assert state(tool) == GIVEN
 
 
-def test_rules_that_are_not_confirmed_give_no_power(lab_tool: Tool, tmp_path: Path) -> None:
+class Broken(LabMachine):
+    """A driver with a fault of its own."""
+
+    def boot_from(self, image: str) -> None:
+        raise RuntimeError(image)
+
+
+def test_whatever_fails_closes_the_port(lab_tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that breaks; and rules that no controller confirms. Here nobody waits long for them."""
     tool = lab_tool
-    program, counted = boots(tmp_path)
-    tool.lab.kill_controller()
-    said = tool("provision", "web", "--host", "host-a", "--image", str(program), fails=True)
-    assert "has not confirmed its rules" in said
-    assert not counted.exists()
-    assert tool.record()["state"] == "failed"
+    monkeypatch.setattr(order, "APPLIED_SECONDS", 2.0)
+    monkeypatch.setattr(order, "_CLOSED_SECONDS", 2.0)
+    with Writer([tool.lab.control.remote]) as writer:
+        site = Site(writer, tool.env["LOCKGATE_VIA"], Cause("test", "", ""))
+        machine = Broken("host-a", tool.lab.name, "web", "web", site.snapshot)
+        run = Run(Ledger(writer), machine, site, lambda _: None)
+        with pytest.raises(RuntimeError):
+            run.provision("host-a", "web", "web", "x", 1)
+        assert state(tool) == ("failed", "off", "web", None)
+        tool.lab.kill_controller()
+        with pytest.raises(MappingError, match="has not confirmed its rules"):
+            run.provision("host-a", "web", "web", "x", 1)
+    assert state(tool) == ("failed", "off", "web", None)
 
 
-def test_what_the_wipe_says_is_heard(lab_tool: Tool, tmp_path: Path) -> None:
+def test_what_the_wipe_says_is_heard(lab_tool: Tool, program: Program, tmp_path: Path) -> None:
     tool = lab_tool
-    program, _ = boots(tmp_path)
-    tool("provision", "web", "--host", "host-a", "--image", str(program))
+    tool(*program.words)
     wipe = tmp_path / "wipe"
-    wipe.write_text('#!/bin/sh\necho "disk of $LOCKGATE_HOST is stuck" >&2\nexit 1\n')
+    wipe.write_text('#!/bin/sh\necho "disk of $LOCKGATE_HOST is stuck $LOCKGATE_BMC_PASSWORD" >&2\nexit 1\n')
     wipe.chmod(0o755)
-    assert "disk of host-a is stuck" in tool("release", "web", "--wipe", str(wipe), fails=True)
+    assert "disk of host-a is stuck: wipe" in tool("release", "web", "--wipe", str(wipe), fails=True)
     assert tool.record()["state"] == "failed"
-    tool("release", "web", "--wipe", "true")
-    assert tool.record()["state"] == "available"
+    assert "cannot wipe" in tool("release", "web", "--wipe", "/nosuch", fails=True)
+    tool("release", "web", "--wipe", "sleep 1.5")
+    assert state(tool) == TAKEN_BACK

@@ -43,6 +43,7 @@ Version: $release+$content
 Architecture: $(dpkg --print-architecture)
 Maintainer: Lockgate <lockgate@localhost>
 Depends: python3 (>= $python), python3 (<< $next), openvswitch-switch, iproute2, nftables
+Recommends: openssh-client
 Section: net
 Priority: optional
 Description: makes the NIC of a bare-metal host the trust boundary of a cloud network
@@ -53,12 +54,14 @@ cat > "$stage/DEBIAN/postinst" <<'POSTINST'
 set -e
 [ -d /run/systemd/system ] || exit 0
 systemctl daemon-reload
-systemctl try-restart lockgate-mapping.service lockgate-controller.service lockgate-filters.service
+systemctl try-restart lockgate-mapping.service lockgate-controller.service lockgate-filters.service 'lockgate-attest@*.service'
 POSTINST
 cat > "$stage/DEBIAN/prerm" <<'PRERM'
 #!/bin/sh
 set -e
 [ "$1" = remove ] && [ -d /run/systemd/system ] || exit 0
+systemctl --quiet stop 'lockgate-attest@*.service'
+systemctl --quiet disable lockgate-attest@.service
 systemctl --quiet disable --now lockgate-mapping.service lockgate-controller.service lockgate-bridges.service lockgate-filters.service
 PRERM
 chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/prerm"
