@@ -1,23 +1,27 @@
 """Guests configure themselves by stock programs: dhclient, dhclient -6, systemd-networkd, and the kernel.
 
-Two hosts, a guest on each, a and b, in one VPC with addresses of both families; b keeps those that the lab gave it.
+Two hosts, guests a and c on one and b on the other, in one VPC with addresses of both families; b and c keep those that
+the lab gave them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
-from scapy.layers.dhcp import BOOTP
-from scapy.layers.inet import IP
-from scapy.layers.inet6 import ICMPv6ND_RA, IPv6
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.dhcp6 import DUID_LL, DHCP6_Solicit, DHCP6OptClientId, DHCP6OptIA_NA
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6ND_RS, IPv6
 from scapy.layers.l2 import Ether
 
 from tests.net import stock_client
 from tests.net.stock_client import Client, addresses, mtu, routes
+from topo import netns
 from topo.guest import Guest
 from topo.lab import Lab
 from topo.waiting import wait_until
@@ -35,6 +39,7 @@ hosts:
 ports:
   a: {vpc: blue, host: h1, mac: "02:00:00:00:00:0a", addresses: [10.0.0.10, "fd00::10"]}
   b: {vpc: blue, host: h2, mac: "02:00:00:00:00:0b", addresses: [10.0.0.11, "fd00::11"]}
+  c: {vpc: blue, host: h1, mac: "02:00:00:00:00:0c", addresses: [10.0.0.12, "fd00::12"]}
 """
 MTU = 1450
 """What VXLAN over IPv4 leaves of 1500 bytes."""
@@ -167,6 +172,64 @@ def dns(client: Client, index: str) -> set[str]:
 
 def ipv6_mtu(guest: Guest) -> int:
     return int(guest.run(["cat", "/proc/sys/net/ipv6/conf/eth0/mtu"]))
+
+
+FLOODER = """
+import signal, socket, sys
+going = True
+def end(*_):
+    global going
+    going = False
+signal.signal(signal.SIGTERM, end)
+out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+out.bind(("eth0", 0))
+frames = [bytes.fromhex(each) for each in sys.argv[1:]]
+print("begins", flush=True)
+while going:
+    for frame in frames:
+        out.send(frame)
+"""
+C = "02:00:00:00:00:0c"
+C_LINK_LOCAL = "fe80::ff:fe00:c"
+DISCOVER = (
+    UDP(sport=68, dport=67)
+    / BOOTP(chaddr=bytes.fromhex(C.replace(":", "")))
+    / DHCP(options=[("message-type", "discover"), "end"])
+)
+SOLICIT = UDP(sport=546, dport=547) / DHCP6_Solicit() / DHCP6OptClientId(duid=DUID_LL(lladdr=C)) / DHCP6OptIA_NA(iaid=1)
+ASKED = [
+    Ether(src=C) / IP(src="0.0.0.0", dst="255.255.255.255") / DISCOVER,  # noqa: S104 - the address of who has none
+    Ether(src=C) / IPv6(src=C_LINK_LOCAL, dst="ff02::1:2") / SOLICIT,
+    Ether(src=C) / IPv6(src=C_LINK_LOCAL, dst="ff02::2", hlim=255) / ICMPv6ND_RS(),
+    Ether(src=C) / IP(src="10.0.0.12", dst="10.0.0.1") / UDP(sport=7, dport=7),  # no such port
+    Ether(src=C) / IP(src="10.0.0.12", dst="10.0.0.11") / UDP(sport=7, dport=7) / bytes(MTU - 27),  # one byte too many
+]
+
+
+def test_a_guest_that_asks_without_end_keeps_no_other_of_its_host_from_being_answered(lab: Lab, guest: Guest) -> None:
+    """Guest c asks the controller for all that it answers, as fast as it can; a configures itself from nothing."""
+    netns.ip(lab.guest("c").host.namespace, "link set dev c mtu 1500")
+    netns.ip(lab.guest("c").namespace, "link set dev eth0 mtu 1500")
+    with lab.guest("c").popen([sys.executable, "-c", FLOODER, *(bytes(frame).hex() for frame in ASKED)]) as flooder:
+        try:
+            assert flooder.stdout
+            assert flooder.stdout.readline() == "begins\n"
+            wait_until(lambda: asked_too_much(lab, "c"), 60, "c to have asked too much")
+            before = asked_too_much(lab, "c")
+            with stock_client.run(guest, "", dhclient("-4")):
+                wait_until(lambda: "default" in routes(guest), 20, "a way out")
+                wait_until(lambda: "default" in routes(guest, 6), 20, "the router")
+                assert "10.0.0.10/24" in addresses(guest)
+            wait_until(lambda: asked_too_much(lab, "c") > before, 60, "c to be still at it")
+        finally:
+            flooder.terminate()
+    assert asked_too_much(lab, "a") == 0
+
+
+def asked_too_much(lab: Lab, port: str) -> int:
+    argv = [sys.executable, "-m", "mapping.cli", "--db", lab.control.remote, "--json", "port", "show", port]
+    shown = json.loads(subprocess.run(argv, text=True, capture_output=True, check=True).stdout)
+    return int(shown["traffic"].get("asked_too_much", {"packets": 0})["packets"])
 
 
 def test_the_router_advertises_itself_unasked(lab: Lab) -> None:

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 from tests.conftest import Figure
 from tests.net.conftest import TWO_HOSTS
@@ -20,6 +23,7 @@ pytestmark = pytest.mark.alone
 
 C = '  c: {vpc: red, host: h1, mac: "02:00:00:00:00:0c", addresses: [10.0.0.12]}\n'
 SECONDS = 2
+MARK = b"counted at the receiver"
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,28 @@ def test_tcp_keeps_to_a_limit_that_is_changed_live(three: Lab, figure: Figure, w
     assert 0.3 < slow / low < 1.3
     assert 0.3 < faster / high < 1.3
     assert again > 1.5 * faster
+
+
+def test_packets_to_a_guest_keep_to_a_limit_that_is_changed_live(three: Lab, figure: Figure) -> None:
+    """Guest b sends as fast as it can; `from_guest_pps` is measured likewise in tests/attack/test_filter.py."""
+    a, b = three.guest("a"), three.guest("b")
+    frame = bytes(Ether(src=b.spec.mac, dst=a.spec.mac) / IP(src=b.ip, dst=a.ip) / UDP(sport=7, dport=7) / MARK)
+    got = []
+    for rate in (300, 1200):
+        limit(three, "a", f"to_guest_pps={rate}")
+        with a.capture("in") as seen:
+            started, sent = time.monotonic(), 0
+            while time.monotonic() - started < SECONDS:
+                b.send(*[frame] * 200)
+                sent += 200
+            took = time.monotonic() - started
+            wait_until(lambda: b.ping(a.ip), 10, "what was sent to be done with")
+            passed = sum(MARK in each for each in seen.frames)
+        assert sent > 2 * rate * took, "it was no flood"
+        got.append(passed / took / rate)
+        figure(f"of a limit of {rate} packets a second is used", round(got[-1], 2), "x")
+    limit(three, "a")
+    assert all(0.5 < share < 1.5 for share in got)
 
 
 def test_a_flooding_port_leaves_its_neighbour_the_same_share(three: Lab, figure: Figure) -> None:

@@ -120,16 +120,26 @@ def guest_at(lab: Lab, address: str) -> Guest:
     return next(guest for guest in lab.guests.values() if address in {guest.ip, guest.ipv6})
 
 
-@pytest.mark.parametrize("address", [FAR[1], BESIDE[0]])
-def test_iperf3_runs_between_subnets(lab: Lab, address: str) -> None:
+IPERF3 = {
+    "TCP": (["-n", "10M"], "sum_sent", 10 << 20),
+    "UDP": (["-u", "-b", "20M", "-l", "1200", "-n", "1M"], "sum", 1 << 20),
+}
+
+
+@pytest.mark.parametrize("protocol", IPERF3)
+@pytest.mark.parametrize("address", [*FAR, *BESIDE])
+def test_iperf3_runs_between_subnets(lab: Lab, address: str, protocol: str) -> None:
+    options, total, least = IPERF3[protocol]
     target = guest_at(lab, address)
     with target.popen(["iperf3", "-s", "-1"]) as server:
         try:
             wait_until(lambda: ":5201" in target.run(["ss", "-ltnH"]), 10, "the server")
-            said = json.loads(lab.guest("near").run(["iperf3", "-J", "-n", "10M", "-c", address]))
+            said = json.loads(lab.guest("near").run(["iperf3", "-J", *options, "-c", address]))
         finally:
             server.kill()
-    assert said["end"]["sum_sent"]["bytes"] >= 10 << 20
+    assert said["end"][total]["bytes"] >= least
+    if protocol == "UDP":
+        assert said["end"]["sum"]["lost_percent"] < 50
 
 
 @pytest.mark.parametrize("wrong", [9000], indirect=True)
