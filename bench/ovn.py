@@ -67,7 +67,7 @@ def _rows(run: Run, shape: Shape, ours: Figures, theirs: Figures, reference: str
 def _lockgate(run: Run, shape: Shape, name: str) -> Figures:
     with ExitStack() as stack:
         made = content(shape)
-        site = Site(run.place(name), made, stack, ("p0",))
+        site = Site(run.place(name), made, stack, ("p0",), kept=True)
         site.start()
         begin = time.monotonic()
         for numbers in batches(shape):

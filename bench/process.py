@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,14 @@ PACKAGES: Final = {
 
 _END_SECONDS: Final = 10
 
+_WITH_KEPT: Final = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""As sd_listen_fds(3) says."""
+
 
 def find(program: str) -> str:
     """The path of a program.
@@ -56,8 +65,13 @@ def piped(argv: Sequence[str]) -> subprocess.Popen[str]:
 class Process:
     """A program that runs until `stop`; what it says goes to the end of `log`."""
 
-    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None, kept: socket.socket | None = None
+    ) -> None:
+        """With `kept` it is given this socket, as a service manager gives one that it has kept."""
         self._log = log
+        if kept:
+            argv = [sys.executable, "-ISc", _WITH_KEPT, str(kept.fileno()), *argv]
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 argv,
@@ -65,6 +79,7 @@ class Process:
                 stdout=out,
                 stderr=out,
                 env=os.environ | dict(env or {}),
+                pass_fds=[kept.fileno()] if kept else (),
                 process_group=0,  # Ctrl-C reaches this process alone, which then ends the others in order
             )
         self.pid = self._process.pid

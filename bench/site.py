@@ -51,9 +51,20 @@ class Database:
 
 
 class Site:
-    """`devices` are the guests' devices on this host, the one that `content` calls `here`."""
+    """`devices` are the guests' devices on this host, the one that `content` calls `here`.
 
-    def __init__(self, folder: Path, content: Content, stack: ExitStack, devices: Iterable[str] = ("local",)) -> None:
+    With `kept`, the switch is let in also while ryu-manager does not run, as where a service manager starts it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        content: Content,
+        stack: ExitStack,
+        devices: Iterable[str] = ("local",),
+        *,
+        kept: bool = False,
+    ) -> None:
         self.folder = folder
         self.database = Database(folder, content, stack)
         self.client = self.database.client(stack)
@@ -61,6 +72,7 @@ class Site:
         self._applied = Counter(self.database.client(stack), "Host", "applied_seq", "here")
         self.listens = free_port()
         """The port of loopback that ryu-manager listens at."""
+        self._kept = stack.enter_context(socket.create_server(("127.0.0.1", self.listens))) if kept else None
         self._nobody = self._pointed = free_port()
         self.ovs = OpenVSwitch(folder / "ovs", vswitchd_options=VSWITCHD_OPTIONS)
         stack.callback(self.ovs.stop)
@@ -92,7 +104,8 @@ class Site:
         argv = [str(Path(sys.executable).with_name("ryu-manager")), "controller.app"]
         argv += ["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", str(self.listens)]
         begin = time.monotonic()
-        self._controller = Process(argv, self.folder / "controller.log", {"LOCKGATE_DB": self.database.remote})
+        env = {"LOCKGATE_DB": self.database.remote}
+        self._controller = Process(argv, self.folder / "controller.log", env, self._kept)
         wait_until(self._listening, PATIENCE, "ryu-manager to listen")
         self._point_at(through or self.listens)
         return self.wait_applied() - begin

@@ -70,8 +70,10 @@ def _repair(hub: "Any") -> None:
     monkey_patch = hub.patch
     hub.patch = lambda **_: monkey_patch()
 
+    from controller import kept_socket  # noqa: PLC0415 - not at every start of Python
+
     class StreamServer(hub.StreamServer):
-        """Ryu's server, with one TLS context for all connections."""
+        """Ryu's server, with one TLS context for all connections, and a socket that outlives this process."""
 
         def __init__(
             self,
@@ -81,7 +83,12 @@ def _repair(hub: "Any") -> None:
             spawn: str = "default",
             **tls: "Any",
         ) -> None:
-            super().__init__(listen_info, handle, backlog, spawn)
+            kept = kept_socket.taken_over(listen_info)
+            if kept:
+                self.server, self.handle = kept, handle
+            else:
+                super().__init__(listen_info, handle, backlog, spawn)
+                kept_socket.keep(self.server)
             if tls:
                 self.handle = _behind_tls(handle, hub.LOG, **tls)
 

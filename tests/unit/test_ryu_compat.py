@@ -107,6 +107,38 @@ def hello(context: ssl.SSLContext, port: int) -> bytes:
         return connection.recv(100)[1:2]
 
 
+AS_A_MANAGER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Starts a program as sd_listen_fds(3) says, with a socket that was kept."""
+
+
+def test_a_switch_that_comes_while_no_controller_runs_is_served_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "idle_app.py").write_text(APP)
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    command = [str(RYU_MANAGER), "--ofp-listen-host=127.0.0.1", f"--ofp-tcp-listen-port={port}", "./idle_app.py"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(STARTED_IN)
+        env = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with subprocess.Popen(command, cwd=tmp_path, env=env) as process:
+            said, (kept,), _, _ = socket.recv_fds(manager, 100, 1)
+            process.kill()
+    assert b"FDSTORE=1" in said.splitlines()
+    with socket.create_connection(("127.0.0.1", port), timeout=STARTED_IN) as switch:
+        command = [sys.executable, "-c", AS_A_MANAGER, str(kept), *command]
+        with subprocess.Popen(command, cwd=tmp_path, pass_fds=[kept]) as process:
+            os.close(kept)
+            try:
+                assert switch.recv(100)[1:2] == HELLO
+            finally:
+                process.kill()
+
+
 def test_a_switch_can_reconnect_over_tls(pki: Path, port: int) -> None:
     client = tls_client(pki)
     assert [hello(client, port) for _ in range(3)] == [HELLO] * 3
