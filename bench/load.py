@@ -146,6 +146,8 @@ def _committed(run: Run, memory: float) -> Iterator[Row]:
         site = Site(run.place("committed"), content, stack)
         site.start()
         empty = site.controller.rss_kb()
+        counts = {bridge: FlowCount(site.ovs.folder, [bridge]) for bridge in BRIDGES}
+        bare = {bridge: count() for bridge, count in counts.items()}
         note = f"RSS less the {empty / 1024:.0f} MB without mappings"
         yield Row("memory of ryu-manager: RSS per mapping", memory / mappings, "KB", target=1.5)
         yield Row("memory of ryu-manager: growth per mapping", (memory - empty) / mappings, "KB", note=note)
@@ -159,6 +161,9 @@ def _committed(run: Run, memory: float) -> Iterator[Row]:
             site.change([insert("Mapping", **row) for row in rows])
         committed = time.monotonic()
         last = site.wait_applied()
+        for bridge, count in counts.items():
+            note = f"{bare[bridge]} without mappings: of the host, a VPC and a port"
+            yield Row(f"flows of a mapping on {bridge}", (count() - bare[bridge]) / mappings, "", note=note)
         note = f"{mappings / batch:g} commits in {committed - begin:.1f} s"
         name = f"committed {batch} at a time: last commit -> last flow"
         yield Row(name, max(0.0, last - committed), "s", target=0.5, note=note)

@@ -66,6 +66,11 @@ def test_every_row_has_its_columns_and_stands_in_table_and_file(
         assert (row["met"] is None) == (row["target"] is None), row
         assert row["unit"] in shown
         assert row["name"].split()[0] in shown
+    flows = {row["name"]: row["value"] for row in rows if row["name"].startswith("flows of a mapping")}
+    assert flows == {
+        "flows of a mapping on br-nic": pytest.approx(2, abs=0.1),
+        "flows of a mapping on br-guest": pytest.approx(1),
+    }
     lossless = {row["name"]: row["met"] for row in rows if row["target"] == 0}
     assert lossless == {
         "the same: flows that the restart touched": True,
