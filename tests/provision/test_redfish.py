@@ -143,6 +143,20 @@ def test_a_guest_that_sends_at_once_reaches_nothing_before_its_rules_are_confirm
     tool("release", "web")
 
 
+def test_without_an_image_firmware_boots_by_lockgates_dhcp(machine: Machine) -> None:
+    """It is told its address, and where its boot loader is: it asks db for that, who has none."""
+    tool, _ = machine
+    tool("port", "set", "web", "--boot", "next_server=10.0.0.12", "--boot", "bios=loader", "--boot", "ipxe=loader")
+    with tool.lab.guests["db"].capture("in") as seen:
+        tool("provision", "web", "--host", "host-a")
+        # UDP to port 69, from its address: RFC 1350.
+        frame = seen.wait_for(lambda frame: frame[23] == 17 and frame[36:38] == bytes([0, 69]), BOOTED)
+    assert frame[26:30] == bytes([10, 0, 0, 11])
+    assert b"loader\0" in frame
+    tool("release", "web")
+    tool("port", "set", "web", "--boot", "none")
+
+
 def test_a_bmc_that_says_off_while_frames_still_come_is_not_believed(
     machine: Machine, guest_image: Path, lying: str
 ) -> None:
