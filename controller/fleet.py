@@ -63,6 +63,8 @@ class Fleet:
         self._trusted = self._trust_written()
         self._replica = Replica(remotes, hosts=(), breathe=partial(hub.sleep, 0))
         self.counters = Counters(self._ports_on)
+        self._out_of_reach: set[tuple[str, str]] = set()
+        """What has been said of the database's servers since it was lost."""
         self._reporter = Reporter(remotes, self.hosts, self.counters)
         self._prober = Prober()
         self._switches: dict[Any, Switch] = {}
@@ -189,9 +191,15 @@ class Fleet:
                 self._database_changed()
             if self._replica.current:
                 self._current_at = time.monotonic()
+            session = self._replica.session
+            why = (session.remote, session.error)
+            if not self._replica.current and session.unreachable and session.error and why not in self._out_of_reach:
+                # As from the beginning, or because our certificate is refused; once for each place and reason.
+                self._out_of_reach.add(why)
+                log.error("mapping database %s cannot be reached (%s): it is tried again every second", *why)
             if self._replica.current != self._was_current:
                 self._was_current = self._replica.current
-                session = self._replica.session
+                self._out_of_reach.clear()
                 if self._was_current:
                     log.info("mapping database %s: in sync, config_seq %d", session.remote, self._replica.config_seq)
                 else:

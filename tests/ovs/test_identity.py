@@ -112,3 +112,70 @@ def test_a_revoked_host_is_cut_off_keeps_its_flows_and_comes_back_with_a_new_cer
     wait_until(lambda: all(a.connected(bridge) for bridge in BRIDGES), 60, "host-a to come back")
     assert {bridge: a.cookies(bridge) for bridge in BRIDGES} == before
     assert flows.count("cookie=") == a.ovs.ofctl("dump-flows", BR_NIC).count("cookie=")
+
+
+@pytest.mark.parametrize("role", ["host", "controller"])
+def test_an_authority_is_replaced_step_by_step_and_no_flow_is_touched(secure: Secure, role: str) -> None:
+    """As docs/control-network.md says: rotate, trust files, new certificates, finish, trust files."""
+    tls = secure.site.issue("host", "host-a").folder
+    folders = (secure.trust, secure.site.member.folder, tls)
+    a = secure.host(HOST_A, tls, f"rotated-{role}")
+    wait_until(lambda: served(a), 30, "host-a to be served")
+    before, ages = {bridge: a.cookies(bridge) for bridge in BRIDGES}, oldest(a)
+
+    def give_out() -> None:
+        for folder in folders:
+            secure.site.pki.write_trust(folder)
+
+    def still_served() -> None:
+        """Also by a connection that is made now."""
+        for bridge in BRIDGES:
+            target = a.ovs.vsctl("get-controller", bridge).split()
+            a.ovs.vsctl("del-controller", bridge)
+            a.ovs.vsctl("set-controller", bridge, *target)
+        wait_until(lambda: all(a.connected(bridge) for bridge in BRIDGES), 60, "host-a to be connected")
+        assert {bridge: a.cookies(bridge) for bridge in BRIDGES} == before
+
+    secure.site.pki.rotate(role, finish=False)
+    give_out()
+    still_served()
+    secure.site.pki.issue("host", "host-a", tls)
+    secure.site.pki.issue("controller", "c1", secure.trust)
+    still_served()
+    secure.site.pki.rotate(role, finish=True)
+    give_out()
+    still_served()
+    assert oldest(a) >= ages, "a flow was put in place anew"
+    a.ovs.stop()
+
+
+def oldest(host: DummyHost) -> float:
+    """Seconds for which the youngest flow of a host's br-nic has been there."""
+    dump = host.ovs.ofctl("dump-flows", BR_NIC)
+    return min(float(line.split("duration=")[1].split("s,")[0]) for line in dump.splitlines() if "duration=" in line)
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "why"),
+    [
+        ("controller", "c-late", "certificate expired"),
+        ("host", "host-a", "unknown ca"),
+        ("controller", "c-gone", "certificate unknown"),
+    ],
+    ids=["expired", "wrong authority", "revoked"],
+)
+def test_a_controller_whose_certificate_is_refused_gets_nothing_and_its_log_names_it(
+    secure: Secure, tmp_path: Path, role: str, name: str, why: str
+) -> None:
+    identity = secure.site.issue(role, name, **({"days": 1, "ago": 2} if name == "c-late" else {}))
+    if name == "c-gone":
+        secure.site.pki.revoke(role, name)
+        secure.site.pki.write_trust(secure.site.member.folder)
+    refused = Controller(tmp_path, secure.site.remotes["controller"], free_port(), free_port(), identity.folder)
+    refused.start()
+    try:
+        refused.says(f"it refuses the certificate of {role} {name}: ", 30)
+        assert why in refused.log.read_text()
+        assert "in sync" not in refused.log.read_text()
+    finally:
+        refused.stop()
