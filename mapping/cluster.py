@@ -9,6 +9,7 @@ then has its former self taken out of the cluster.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sys
 import time
@@ -76,14 +77,20 @@ def is_members(file: Path) -> bool:
 def damage(file: Path) -> int | None:
     """Where a member's file cannot be read, in bytes from its beginning, though it goes on after that; None: nowhere.
 
-    At its very end there may be a record that was not written whole: nobody was told that it was.
+    Nor does it go on where an entry of the log is left out. At its very end there may be a record that was not written
+    whole: nobody was told that it was.
     """
     content = file.read_bytes()
-    place = 0
+    place, last = 0, 0
     while header := _RECORD.match(content, place):
         end = header.end() + int(header[1])
-        if hashlib.sha1(content[header.end() : end], usedforsecurity=False).hexdigest() != header[2].decode():
+        text = content[header.end() : end]
+        if hashlib.sha1(text, usedforsecurity=False).hexdigest() != header[2].decode():
             break
+        record = json.loads(text)
+        if record.get("index", 0) > last + 1 > 1 or record.get("commit_index", 0) > last > 0:
+            return place
+        last = record.get("index", record.get("prev_index", last))
         place = end
     return place if not content or _RECORD.search(content, place + 1) else None
 

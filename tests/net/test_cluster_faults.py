@@ -30,16 +30,19 @@ from mapping.errors import MappingError
 from mapping.replica import Replica
 from mapping.writer import Writer
 from tests.conftest import Figure
+from topo import netns
 from topo.host import Host
 from topo.lab import Lab
 from topo.members import Member
 from topo.pings import pinging
+from topo.spec import CONTROL_IP
 from topo.waiting import wait_until
 
 BRIDGES = (BR_GUEST, BR_NIC)
 SECONDS = float(os.environ.get("LOCKGATE_FAULT_SECONDS", "0"))
 GONE_SECONDS = 60 if SECONDS else 5
 WITHIN = 60
+METRICS = f"{CONTROL_IP}:9464"
 DISK = 32 << 20
 """Bytes of the small disk that each member is given."""
 
@@ -193,7 +196,8 @@ SHORT = ("kill_leader", "partition_leader", "corrupt_file", "restart_all")
 
 
 @pytest.fixture
-def cluster_lab(tmp_path: Path) -> Iterator[Lab]:
+def cluster_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setenv("LOCKGATE_METRICS", METRICS)
     file = tmp_path / "mapping.yaml"
     file.write_text(FILE)
     lab = Lab(f"t{os.getpid()}f", secure=True)
@@ -264,6 +268,9 @@ def all_gone(lab: Lab, faults: Faults) -> None:
     assert said.returncode == 1
     assert said.stderr.startswith("no mapping database at")
     time.sleep(GONE_SECONDS)
+    assert metric(lab, "lockgate_database_current") == 0
+    assert metric(lab, "lockgate_database_lag_seconds") > GONE_SECONDS / 2
+    assert metric(lab, "lockgate_in_sync") == 1
     assert {(host.name, bridge): cookies(host, bridge) for host in lab.hosts.values() for bridge in BRIDGES} == before
     for member in faults.members:
         member.start()
@@ -271,6 +278,14 @@ def all_gone(lab: Lab, faults: Faults) -> None:
     with Writer(lab.control.remote.split(",")) as writer:
         writer.transact([], "after all were gone")
     lab.control.wait_applied(WITHIN)
+    assert metric(lab, "lockgate_database_current") == 1
+
+
+def metric(lab: Lab, name: str) -> float:
+    """What the controller tells Prometheus now."""
+    get = f"import urllib.request as r; print(r.urlopen('http://{METRICS}/metrics', timeout=20).read().decode())"
+    said = netns.run(lab.control.namespace, [sys.executable, "-c", get])
+    return float(next(line.split()[1] for line in said.splitlines() if line.startswith(f"{name} ")))
 
 
 def assert_state(lab: Lab, load: Load) -> None:

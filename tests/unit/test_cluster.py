@@ -12,13 +12,13 @@ from mapping import cluster
 from mapping.errors import MappingError
 
 
-def record(number: int) -> bytes:
+def record(number: int, column: str = "index") -> bytes:
     """As ovsdb-server writes it (ovsdb(5))."""
-    text = json.dumps({"index": number}).encode() + b"\n"
+    text = json.dumps({column: number}).encode() + b"\n"
     return b"OVSDB CLUSTER %d %s\n" % (len(text), hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()) + text
 
 
-RECORDS = [record(number) for number in range(4)]
+RECORDS = [record(1, "prev_index"), record(2), record(2, "commit_index"), record(3)]
 
 
 def test_every_byte_that_is_wrong_before_the_last_record_is_damage_where_it_is(tmp_path: Path) -> None:
@@ -38,6 +38,30 @@ def test_a_last_record_that_is_not_whole_is_none(tmp_path: Path) -> None:
         file.write_bytes(whole[:length])
         assert cluster.damage(file) is None, length
     file.write_bytes(whole + bytes(100))
+    assert cluster.damage(file) is None
+
+
+@pytest.mark.parametrize(
+    ("there", "after"),
+    [
+        (RECORDS[:1], record(3)),
+        (RECORDS[:1], record(2, "commit_index")),
+        (RECORDS, record(5)),
+        (RECORDS, record(4, "commit_index")),
+    ],
+)
+def test_an_entry_that_is_left_out_is_damage_where_the_next_record_is(
+    tmp_path: Path, there: list[bytes], after: bytes
+) -> None:
+    """As after the disk was full: each record that is there is whole."""
+    file = tmp_path / "mapping.db"
+    file.write_bytes(b"".join([*there, after]))
+    assert cluster.damage(file) == sum(map(len, there))
+
+
+def test_an_entry_may_take_the_place_of_one_that_another_leader_had_sent(tmp_path: Path) -> None:
+    file = tmp_path / "mapping.db"
+    file.write_bytes(b"".join([*RECORDS, record(3), record(3, "commit_index"), record(4)]))
     assert cluster.damage(file) is None
 
 
