@@ -51,11 +51,14 @@ class Site:
         service.stop(self.folder / "db")
 
 
-def shake_hands(remote: str, identity: Identity) -> ssl.SSLSocket:
-    """Connect to anything that speaks TLS, whoever it is; OSError if it refuses the certificate."""
+def shake_hands(remote: str, identity: Identity, version: ssl.TLSVersion | None = None) -> ssl.SSLSocket:
+    """Connect to anything that speaks TLS, whoever it is; OSError if it refuses the certificate, or the version."""
     _, host, port = remote.split(":")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if version:
+        context.minimum_version = context.maximum_version = version
+        context.set_ciphers("ALL:@SECLEVEL=0")
     context.load_cert_chain(identity.file("cert"), identity.file("key"))
     connection = context.wrap_socket(socket.create_connection((host, int(port)), timeout=10))
     connection.settimeout(5)

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -100,6 +101,17 @@ def test_who_has_no_key_takes_nothing(ports: Ports, place: str) -> None:
         # All of them are still there.
         served(ports)
     assert "is started again" not in ports.served.log.read_text()
+
+
+@pytest.mark.parametrize("place", [*FRONTS, "relays", "raft", "openflow"])
+def test_tls_before_1_2_is_refused(ports: Ports, place: str) -> None:
+    """With the right certificate, by whoever can still speak it; the same with 1.2 is let in."""
+    remote = {"raft": ports.raft, "openflow": ports.openflow}.get(place) or ports.site.remotes[place]
+    role = {"raft": "member", "relays": "member", "openflow": "host"}.get(place, place)
+    identity = ports.site.issue(role, "host-b")
+    shake_hands(remote, identity).close()
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(OSError, match="ALERT_PROTOCOL_VERSION"):
+        shake_hands(remote, identity, ssl.TLSVersion.TLSv1_1)
 
 
 def served(ports: Ports) -> None:
