@@ -56,12 +56,18 @@ def command(words: Sequence[str]) -> str:
 def check(name: str, printed: str) -> None:
     """That a command has printed what it should: its own shape, or what every command does when it fails."""
     shape = shapes()[name]
-    if isinstance(shape, dict) and "lines" in shape and not printed.startswith("{\n"):
-        for line in printed.splitlines():
-            _check(shape["lines"], json.loads(line), name)
-        return
-    value = json.loads(printed)
-    _check("failure" if isinstance(value, dict) and value.keys() == {"error", "problems"} else shape, value, name)
+    several = isinstance(shape, dict) and "lines" in shape
+    for value in _values(printed) if several else [json.loads(printed)]:
+        failed = isinstance(value, dict) and value.keys() == {"error", "problems"}
+        _check("failure" if failed else shape["lines"] if several else shape, value, name)
+
+
+def _values(printed: str) -> Iterator[Any]:
+    """One after another: of some that come as lines the last may be a failure, which is several lines."""
+    while printed := printed.lstrip():
+        value, end = json.JSONDecoder().raw_decode(printed)
+        yield value
+        printed = printed[end:]
 
 
 def _check(shape: Any, value: Any, at: str) -> None:  # noqa: ANN401 - JSON
