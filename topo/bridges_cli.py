@@ -119,7 +119,7 @@ def unplug(context: typer.Context, devices: Devices) -> None:
     _carry_out(context, partial(_each, bridges.unplug, devices), [])
 
 
-@app.command()
+@app.command(epilog="Example: lockgate bridges watch")
 def watch() -> None:
     """Keep the filters ahead of guests' ports in step with the mapping, and report what they refuse, until ended.
 
