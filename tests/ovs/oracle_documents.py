@@ -23,8 +23,20 @@ _ENCAPS: Final = ("vxlan", "geneve", "gre")
 _SUBNETS: Final = ("10.0.0.0/24", "10.0.1.0/24", "fd00::/64", "fd00:0:0:1::/64")
 _ROUTED: Final = "10.9.0.0/16"
 _NOBODY: Final = str(NOBODY[4])
-_PORTS: Final = (80, 22, 53, 67, 443, 547, 1, 68, 546, 8000, 65535, 0)
-_RULE_PORTS: Final = ("", " 22", " 53", " 80", " 443", " 1-1000", " 20-100", " 8000-65535", " 67-68", " 546-547")
+_PORTS: Final = (80, 22, 53, 67, 443, 547, 1, 68, 546, 8000, 65535, 0, 19, 21, 100, 101, 127, 1000, 1001, 7999)
+_RULE_PORTS: Final = (
+    "",
+    " 22",
+    " 53",
+    " 80",
+    " 443",
+    " 1-1000",
+    " 20-100",
+    " 20-100",
+    " 8000-65535",
+    " 67-68",
+    " 546-547",
+)
 _STATES: Final = (("new", "new"),) * 5 + (("est", "est"),) * 2 + (("est,rpl", "est,rpl"),) * 3
 _ODD_STATES: Final = (("rel", "rel"), ("rel,rpl", "rel,rpl"), ("inv", "inv"), ("new", "est,rpl"), ("est,rpl", "new"))
 _GROUPS: Final = {"g1": "blue", "g2": "blue", "g3": "red", "g4": "blue"}
@@ -43,7 +55,7 @@ class Sent(NamedTuple):
 def documents(draw: st.DrawFn) -> Document:
     """VPCs with the same addresses, three hosts, ports on them, groups."""
     pick = _picker(draw)
-    versions = pick([(0, 0, 0), (0, 0, 1), (1, 1, 1), (0, 1, 0)])
+    versions = pick([(0, 0, 0), (0, 0, 1), (1, 1, 1), (0, 0, 0), (0, 0, 0), (0, 0, 1)])
     hosts = {
         host: {"vtep": VTEPS[host][version], "encap": pick(_ENCAPS), "substrate_mtu": pick([1500, 1500, 1450, 9000])}
         for host, version in zip(HOSTS, versions, strict=True)
@@ -75,7 +87,7 @@ def documents(draw: st.DrawFn) -> Document:
         ]
         taken |= {(vpc, address) for address in port["addresses"]}
         port["allowed"] = _allowed(pick, vpcs[vpc])
-        port["groups"] = sorted({pick([*groups]) for _ in range(pick([0, 0, 1, 1, 2]))})
+        port["groups"] = sorted({pick([*groups]) for _ in range(pick([0, 1, 0, 1, 2]))})
         port["groups"] = [name for name in port["groups"] if groups[name]["vpc"] == vpc]
         ports[f"p{number}"] = port
     return {"hosts": hosts, "vpcs": vpcs, "groups": groups, "ports": ports}
@@ -167,14 +179,19 @@ def frames(document: Document) -> st.SearchStrategy[Sent]:
 def _frames(draw: st.DrawFn, document: Document) -> Sent:
     pick = _picker(draw)
     states = pick(_STATES) if pick([True] * 5 + [False]) else pick(_ODD_STATES)
-    kind = pick(["ip"] * 12 + ["arp", "arp", "nd", "nd", "link", "wire", "wire", "wire", "wire", "other", "kernel"])
+    kind = pick(
+        ["ip"] * 12
+        + ["arp", "arp", "nd", "nd", "link", "posed", "posed", "wire", "wire", "wire", "wire", "other", "kernel"]
+    )
     bound = [port for port in document["ports"].values() if "host" in port]
     port: dict[str, Any] = pick(bound) if pick([True] * 29 + [False]) and bound else {**_STRAY, "host": pick(HOSTS)}
     if kind == "wire":
         return Sent(host := pick(HOSTS), "wire", _outer(pick, document, host), states)
     if kind == "kernel":
         return Sent(host := pick(HOSTS), "kernel", _from_kernel(pick, document, host), states)
-    frame = {"ip": _ip, "arp": _arp, "nd": _nd, "link": _link, "other": _other}[kind](pick, document, port)
+    frame = {"ip": _ip, "arp": _arp, "nd": _nd, "link": _link, "posed": _posed, "other": _other}[kind](
+        pick, document, port
+    )
     odd = pick([""] * 20 + ["mac", "tag"])
     if odd == "mac":
         frame = replace(frame, eth_src=pick(["02:00:00:00:00:63", "ff:ff:ff:ff:ff:ff", ROUTER_MAC, *_macs(document)]))
@@ -253,7 +270,9 @@ def _ip(pick: Pick, document: Document, port: dict[str, Any]) -> Frame:
     )
     if proto in WITH_PORTS:
         frame = replace(frame, sport=pick((*_PORTS, 67, 547)), dport=pick(_PORTS))
-    if proto == echo:
+    if pick([True, False]) and not frame.fragment:
+        frame = _aimed(pick, document, port, frame)
+    if frame.proto == echo:
         kinds = {4: [(8, 0), (8, 0), (0, 0), (3, 1), (8, 1)], 6: [(128, 0), (128, 0), (129, 0), (1, 0), (128, 1)]}
         frame = replace(frame, icmp=pick(kinds[version]))
     if pick([True] * 14 + [False]):
@@ -261,6 +280,24 @@ def _ip(pick: Pick, document: Document, port: dict[str, Any]) -> Frame:
     asks = {4: ("255.255.255.255", 68, 67), 6: ("ff02::1:2", 546, 547)}[version]
     source = pick([src, src, {4: _NOBODY, 6: "fe80::5"}[version]])
     return replace(frame, src=source, dst=asks[0], proto="udp", fragment="", sport=asks[1], dport=asks[2])
+
+
+def _aimed(pick: Pick, document: Document, port: dict[str, Any], frame: Frame) -> Frame:
+    """At the edge of a rule of its sender's groups or its receiver's, if one has ports."""
+    there = [
+        each for each in document["ports"].values() if frame.dst in each["addresses"] and each["vpc"] == port["vpc"]
+    ]
+    names = {name for each in (port, *there) for name in each.get("groups", [])}
+    rules = [rule.split()[1:3] for name in sorted(names) for rule in document["groups"][name]["rules"]]
+    edges = [(proto, ports.partition("-")) for proto, ports in rules if ports[0].isdigit()]
+    if not edges:
+        return frame
+    proto, (first, _, last) = pick(edges)
+    low, high = int(first), int(last or first)
+    at = pick([low, high, low - 1, min(high + 1, 0xFFFF), min(high | 31, 0xFFFF)])
+    other = pick(_PORTS)
+    sport, dport = pick([(other, at), (other, at), (at, other)])
+    return replace(frame, proto=proto, sport=sport, dport=dport)
 
 
 def _size(pick: Pick, document: Document, vpc: str) -> int:
@@ -301,10 +338,26 @@ def _nd(pick: Pick, document: Document, port: dict[str, Any]) -> Frame:
 def _link(pick: Pick, document: Document, port: dict[str, Any]) -> Frame:
     """What stays on a link: MLD, router solicitations and advertisements, redirects, neighbour advertisements."""
     source = pick([_source(pick, document, port, 6)] * 3 + ["fe80::5", "::"])
-    target = pick(["ff02::16", _target(pick, document, port, 6), _target(pick, document, port, 6)])
-    macs = ["33:33:00:00:00:16", "ff:ff:ff:ff:ff:ff", "ff:ff:ff:ff:ff:ff", *_macs(document)]
+    known = _known(document, port["vpc"], 6)
+    target = pick([*known, _target(pick, document, port, 6), "ff02::16"])
+    macs = ["ff:ff:ff:ff:ff:ff", "33:33:00:00:00:16", "33:33:00:00:00:16", *_macs(document)]
     message = pick([136, 131, 143, 130, 132, 134, 137, 133])
     return Frame(port["mac"], pick(macs), "ipv6", source, target, ttl=255, proto="icmpv6", icmp=(message, 0))
+
+
+def _posed(pick: Pick, document: Document, port: dict[str, Any]) -> Frame:
+    """What only a link's neighbours or a DHCP server may say, to another guest: that one's host has to refuse it."""
+    there = [each for version in (6, 4) for each in _known(document, port["vpc"], version)]
+    others = [each for each in there if each not in port["addresses"]]
+    ends = [(src, dst) for src in port["addresses"] for dst in others if (":" in src) == (":" in dst)]
+    if not ends:
+        return _other(pick, document, port)
+    src, dst = pick(ends)
+    kind = "ipv6" if ":" in src else "ipv4"
+    frame = Frame(port["mac"], "ff:ff:ff:ff:ff:ff", kind, src, dst)
+    if kind == "ipv6" and pick([True, False]):
+        return replace(frame, proto="icmpv6", icmp=(pick([136, 134, 137, 135, 143]), 0))
+    return replace(frame, sport=547 if kind == "ipv6" else 67, dport=68)
 
 
 def _other(pick: Pick, _document: Document, port: dict[str, Any]) -> Frame:
@@ -337,7 +390,7 @@ def _outer(pick: Pick, document: Document, host: str) -> Outer:
         pick([here["encap"]] * 12 + list(_ENCAPS)),
         src,
         pick([here["vtep"]] * 12 + [other]),
-        pick([_ip] * 9 + [_link, _link, _arp, _other, _nd])(pick, document, port),
+        pick([_ip] * 8 + [_link] * 4 + [_arp, _other, _nd])(pick, document, port),
         pick([document["vpcs"][port["vpc"]]["vni"]] * 9 + [0, 0, 7, 5001, 5002]),
         pick([0] * 20 + [0x8100]),
         pick([""] * 14 + ["first", "later"]),

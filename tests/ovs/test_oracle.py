@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from flows.pipeline import FILTERED, METERED, UPLINK_FILTERED, Reason
+from flows.pipeline import BR_GUEST, BR_NIC, METERED, reasons
 from mapping import document as file
 from mapping import wanted
 from tests.conftest import Figure
@@ -23,9 +23,10 @@ from tests.ovs.oracle_documents import Sent, documents, frames, rows
 from tests.ovs.oracle_frames import Frame
 from tests.ovs.oracle_switches import Switches
 
-DOCUMENTS = 20
+DOCUMENTS = 26
 FRAMES = 150
 """For each document."""
+TURNS = 4
 OUTCOMES = {"delivered", "answered", "asked", "too big", "to the kernel", "out"}
 """Each must have been met, and each reason to drop; but for what meters keep back, of which no trace tells."""
 
@@ -77,6 +78,11 @@ def test_the_switches_agree_with_what_the_documents_say(switches: Switches, figu
             )
             met[expected.reason or expected.what] += 1
 
-    agree()
+    of_tables = {*reasons(BR_GUEST), *reasons(BR_NIC)} - METERED
+    wanted_all = {each.label for each in of_tables} | OUTCOMES
+    # What Hypothesis makes of a seed changes with the code around it: a rare reason may want another turn.
+    for turn in range(TURNS):
+        if not met.keys() >= wanted_all:
+            seed(turn)(agree)()
     figure("frames", sum(met.values()), f"of which {dict(met.most_common())}; {switches.asked} traces")
-    assert met.keys() >= {each.label for each in {*Reason} - METERED - {*FILTERED, *UPLINK_FILTERED}} | OUTCOMES
+    assert met.keys() >= wanted_all
