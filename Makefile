@@ -25,12 +25,13 @@ PACKAGES := python3 python3-venv openssl openvswitch-switch iproute2 ethtool ipu
 HAS_VENV := $(PYTHON) -c 'import ensurepip; import venv' 2>/dev/null
 
 # What virtual machines need besides; and what Vagrant needs to make them.
-LAB_COMMANDS := qemu-system-x86_64 qemu-img mmdebstrap sfdisk ssh vagrant
-LAB_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap fdisk openssh-client vagrant
-VAGRANT_COMMANDS := libvirtd virsh rsync dnsmasq
-VAGRANT_PACKAGES := vagrant-libvirt libvirt-daemon-system libvirt-clients dnsmasq-base rsync
+LAB_COMMANDS := qemu-system-x86_64 qemu-img mmdebstrap sfdisk ssh dnsmasq vagrant
+LAB_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap fdisk openssh-client dnsmasq-base vagrant
+VAGRANT_COMMANDS := libvirtd virsh rsync
+VAGRANT_PACKAGES := vagrant-libvirt libvirt-daemon-system libvirt-clients rsync
 BOX := $(VENV)/box
 SHARE := $(VENV)/lab
+TLS := $(VENV)/tls
 SOURCES := $(wildcard controller/* explain/* flows/* mapping/* provision/* topo/* topo/deploy/*) pyproject.toml requirements.txt
 
 # The peer that Lockgate is measured beside.
@@ -39,7 +40,7 @@ OVN_DOWNLOAD := apt-get download -qq -o APT::Sandbox::User=root ovn-common ovn-c
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo mininet test test-unit test-ovs test-net attack flood lint bench bench-quick bench-setup clean \
-	vagrant-box vagrant-smoke vagrant-test lab-system vagrant-system fault provision-test provision-setup
+	vagrant-box vagrant-files vagrant-smoke vagrant-test lab-system vagrant-system fault provision-test provision-setup
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,7 +80,9 @@ flood: setup ## A guest floods its host at full speed for 30 s and more: what be
 
 vagrant-box: $(BOX)/lockgate.box ## A box of Debian for the virtual machines, from its packages alone; a minute
 
-vagrant-smoke: $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## Two virtual machines with the kernel's datapath, without KVM; some 6 minutes
+vagrant-files: $(SHARE)/lockgate.deb $(TLS)/host-9.tar ## What `vagrant up` needs besides a box: package and certificates
+
+vagrant-smoke: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## Two virtual machines with the kernel's datapath, without KVM; some 6 minutes
 	$(ROOT_TESTS) tests/lab
 
 vagrant-test: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## `vagrant up` of three machines, and the demo in one of them; some 20 minutes without KVM
@@ -125,7 +128,7 @@ lab-system:
 vagrant-system:
 	$(call install_missing,$(VAGRANT_COMMANDS),$(VAGRANT_PACKAGES))
 
-$(BOX)/lockgate.box: vagrant/box.sh vagrant/box-tree.sh | setup lab-system
+$(BOX)/lockgate.box: vagrant/box.sh vagrant/box-tree.sh vagrant/netboot.sh | setup lab-system
 	$(SUDO) vagrant/box.sh $(BOX)
 	@$(SUDO) chown -R $$(id -u):$$(id -g) $(BOX)
 
@@ -133,6 +136,9 @@ $(SHARE)/lockgate.deb: $(SOURCES) $(wildcard vagrant/*) | setup lab-system
 	@mkdir -p $(SHARE)
 	@cp vagrant/*.sh vagrant/*.service $(SHARE)
 	PIP="$(RUN) pip" topo/deploy/package.sh $(SHARE)
+
+$(TLS)/host-9.tar: | setup
+	LOCKGATE=$(VENV)/bin/lockgate vagrant/certificates.sh $(TLS) 9
 
 # libvirt's Python is Debian's, and only for Debian's Python: the emulator of a BMC has an environment of its own.
 EMULATOR := $(VENV)/emulator

@@ -22,7 +22,7 @@ from topo.spec import CONTROL_IP, CONTROL_NETWORK, LabError
 from topo.waiting import wait_until
 
 DATABASE_PORT: Final = 6640
-_STARTED_SECONDS: Final = 60
+_STARTED_SECONDS: Final = 300
 _TAIL_LINES: Final = 25
 
 
@@ -131,7 +131,7 @@ class Control:
         with self._replica() as replica:
             return _behind(replica)
 
-    def wait_applied(self, seconds: float = 30) -> None:
+    def wait_applied(self, seconds: float = 120) -> None:
         """Wait until every host's switches hold what the database says.
 
         Raises:

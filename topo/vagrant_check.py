@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import Final
 
 from topo import netns, private_libvirt, removal
 from topo.machine import SSH_OPTIONS, Machine
-from topo.vm_lab import BOX, FILES, SHARE
+from topo.vm_lab import AS_OPERATOR, BOX, FILES, SHARE, make_certificates
 
 ROOT: Final = Path(__file__).parent.parent
 _MACHINES: Final = ("control", "host-1", "host-2")
@@ -33,6 +34,9 @@ class _WrongError(RuntimeError):
 
 def main() -> int:
     """Make the namespaces, and in them the check. Exit status 1 if anything is not as promised, 130 if interrupted."""
+    # Whoever tells it to end wants it to end its machines first, as with Ctrl-C.
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.default_int_handler)
     name = f"vagrant{os.getpid()}"
     namespace = f"{removal.prefix(name)}net"
     folder = (FILES / name).absolute()
@@ -59,6 +63,7 @@ def check(folder: Path) -> int:
     """What is done in the namespaces."""
     try:
         _say(f"libvirtd runs, for this alone: {private_libvirt.start(folder)}")
+        make_certificates(folder / "tls", 2)
         vagrant = _Vagrant(folder)
         _validate(vagrant, folder)
         _up(vagrant)
@@ -92,6 +97,7 @@ class _Vagrant:
             "VAGRANT_CHECKPOINT_DISABLE": "1",
             "VAGRANT_DEFAULT_PROVIDER": "libvirt",
             "LOCKGATE_DEB": str((SHARE / "lockgate.deb").absolute()),
+            "LOCKGATE_VAGRANT_TLS": str(folder / "tls"),
             "LOCKGATE_VAGRANT_BOX": str((BOX / "lockgate.box").absolute()),
             # A /dev/kvm that is there need not work.
             "LOCKGATE_VAGRANT_DRIVER": os.environ.get("LOCKGATE_VAGRANT_DRIVER", "qemu"),
@@ -160,7 +166,7 @@ def _guests_reach_each_other(machines: dict[str, Machine]) -> None:
     pushes = [flow for flow in one.run("ovs-dpctl dump-flows").splitlines() if "set(tunnel(tun_id=0x1389" in flow]
     _say(f"a flow of the kernel: {pushes[0] if pushes else 'none'}")
     _expect("the kernel has a flow that pushes", True, bool(pushes))
-    status = machines["control"].run("lockgate --db tcp:198.51.100.1:6640 status", seconds=300)
+    status = machines["control"].run(f"{AS_OPERATOR} status", seconds=300)
     print(status)
 
 
@@ -182,7 +188,7 @@ def _whole_demonstration_in(machine: Machine, folder: Path) -> None:
     netns.run(None, ["tar", "cf", str(archive), "-C", str(ROOT), *_FOLDERS])
     machine.put(archive, "/root/lockgate.tar")
     machine.run("mkdir -p /root/lockgate && tar xf /root/lockgate.tar -C /root/lockgate --no-same-owner")
-    where = "LOCKGATE_DATAPATH=system PYTHONPATH=/root/lockgate PYTHONPYCACHEPREFIX=/tmp/pycache"
+    where = "LOCKGATE_DATAPATH=system PYTHONPATH=/root/lockgate"
     print(machine.run(f"cd /root/lockgate && {where} /opt/lockgate/bin/python3 -m topo.demo 2>&1", seconds=_HOUR))
     _say("the demonstration holds, on the kernel's datapath")
 

@@ -11,8 +11,10 @@ disks are files without a name, and the machines end with the process that has s
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +36,10 @@ BOX: Final = FILES / "box"
 """What vagrant/box.sh has made, at `make vagrant-box`."""
 SHARE: Final = FILES / "lab"
 """What machines see, read-only, at /mnt: Lockgate's package, and the scripts of vagrant/."""
+AS_OPERATOR: Final = "LOCKGATE_TLS=/etc/lockgate/tls/operator lockgate --db ssl:198.51.100.1:6641"
+"""The command, as an operator runs it on the control machine."""
+TLS: Final = "/root/tls"
+"""Where a machine finds the archives of its certificates."""
 _BOOT_SECONDS: Final = 600
 _PORT: Final = 2200
 _MEGABYTES: Final = 640
@@ -64,7 +70,7 @@ class VmLab:
         """
         self._folder.mkdir(mode=0o700, parents=True)
         key = self._folder / "key"
-        shutil.copyfile(_well_known_key(), key)
+        shutil.copyfile(well_known_key(), key)
         key.chmod(0o600)
         netns.add(self.namespace)
         for bridge in (SUBSTRATE, CONTROL):
@@ -74,7 +80,14 @@ class VmLab:
             self._start(name, number)
             ssh = ["ssh", *SSH_OPTIONS, f"-i{key}", f"-p{_PORT + number}", "vagrant@127.0.0.1"]
             self.machines[name] = Machine(name, self.namespace, ssh, str(self._folder))
+        make_certificates(self._folder / "tls", count)
         self.on_all(self._wait)
+
+    def put_certificates(self, machine: Machine) -> None:
+        """Give a machine what it needs to prove who it is: host-1 is the control machine, too."""
+        machine.run(f"mkdir -p -m 700 {TLS}")
+        for name in (machine.name, "control") if machine.name == "host-1" else (machine.name,):
+            machine.put(self._folder / "tls" / f"{name}.tar", f"{TLS}/{name}.tar")
 
     def on_all(self, work: Callable[[Machine], T]) -> list[T]:
         """Do something on all machines at once, and return what it returns, in their order."""
@@ -149,7 +162,14 @@ class VmLab:
         machine.run("mount -o ro /dev/vdb1 /mnt")
 
 
-def _well_known_key() -> Path:
+def make_certificates(folder: Path, count: int) -> None:
+    """Make an archive of certificates for each machine of a lab of so many hosts: `folder`/MACHINE.tar."""
+    env = os.environ | {"LOCKGATE": str(Path(sys.executable).with_name("lockgate"))}
+    script = Path(__file__).parent.parent / "vagrant" / "certificates.sh"
+    netns.run(None, [str(script), str(folder), str(count)], env=env, seconds=300)
+
+
+def well_known_key() -> Path:
     """The key that lets anyone into a box of Vagrant's, which therefore is no secret."""
     found = sorted(Path("/usr/share").glob("**/vagrant-*/keys/vagrant"))
     if not found:

@@ -34,6 +34,7 @@ in_tree systemctl --quiet disable apt-daily.timer apt-daily-upgrade.timer dpkg-d
 in_tree systemctl --quiet mask systemd-networkd-wait-online systemd-pstore sys-kernel-debug.mount \
 	sys-kernel-tracing.mount dev-hugepages.mount dev-mqueue.mount
 in_tree systemctl --quiet set-default multi-user.target
+echo force-unsafe-io > "$tree/etc/dpkg/dpkg.cfg.d/lab"
 sed -i /pam_systemd/d "$tree/etc/pam.d/common-session"
 printf 'blacklist floppy\nblacklist pcspkr\nblacklist psmouse\n' > "$tree/etc/modprobe.d/lab.conf"
 : > "$tree/etc/machine-id"

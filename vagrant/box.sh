@@ -2,7 +2,7 @@
 # Build the lab's Debian from its packages alone, as root: a box for Vagrant with libvirt, and the same disk, kernel and
 # initial RAM disk for QEMU. It takes no loop device, no mount and no virtual machine.
 # usage: box.sh FOLDER
-#     FOLDER/box.img  vmlinuz  initrd.img  lockgate.box
+#     FOLDER/box.img  vmlinuz  initrd.img  lockgate.box     boot/: what guests of labs boot over the network
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?usage: box.sh FOLDER}
@@ -23,6 +23,7 @@ done
 
 packages=linux-image-cloud-amd64,initramfs-tools,grub-pc,systemd-sysv,udev,dbus,kmod,procps,less,sudo,openssh-server,rsync
 packages+=,ca-certificates,python3,openvswitch-switch,iproute2,iputils-ping,ethtool,tcpdump,iperf3,nftables,python3-venv
+packages+=,isc-dhcp-client,busybox-static,cpio,dnsmasq-base,qemu-system-x86
 
 echo "Installing Debian in a folder"
 # Of the kernel's modules the initial RAM disk has those that lead to the root file system, and no others.
@@ -36,6 +37,7 @@ mmdebstrap --quiet --mode=root --variant=minbase --aptopt='APT::Install-Recommen
 "$here/box-tree.sh" tree "$key"
 kernel=$(basename tree/boot/vmlinuz-*)
 version=${kernel#vmlinuz-}
+"$here/netboot.sh" tree boot
 cp "tree/boot/$kernel" vmlinuz
 cp "tree/boot/initrd.img-$version" initrd.img
 
@@ -67,5 +69,6 @@ qemu-img convert -O qcow2 -c -o compression_type=zstd disk box.img
 
 printf '{"provider": "libvirt", "format": "qcow2", "virtual_size": %d}\n' "$((size / 1024))" > metadata.json
 tar cf lockgate.box metadata.json box.img
-mv vmlinuz initrd.img box.img lockgate.box "$folder"
+rm -rf "$folder/boot"
+mv boot vmlinuz initrd.img box.img lockgate.box "$folder"
 echo "Made $folder/lockgate.box: Debian $(cat tree/etc/debian_version), Linux $version"

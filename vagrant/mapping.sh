@@ -23,3 +23,7 @@ for vpc in blue green; do
 			"$vpc" "$n" "$vpc" "$(guest_mac "$vpc" "$n")" "$n" "$(guest_ip "$n")${ipv6:+, \"$ipv6\"}"
 	done
 done
+[ -z "${METAL:-}" ] || for n in $(seq "$count"); do
+	printf '  metal-%s: {vpc: blue, mac: "%s", host: host-%s, addresses: [%s], boot: {next_server: %s, ipxe: boot.ipxe}}\n' \
+		"$n" "$(metal_mac "$n")" "$n" "$(metal_ip "$n")" "$(guest_ip 1)"
+done

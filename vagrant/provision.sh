@@ -1,11 +1,14 @@
 #!/bin/bash
 # Make a Debian machine of the lab what it should be, as root: again, and it changes nothing. It says what it changes.
-# usage: provision.sh install DEB              Lockgate's package, and what that needs
+# usage: provision.sh install DEB TLS          Lockgate's package, what that needs, and an archive of certificates
 #        provision.sh control INTERFACE COUNT  mapping database and controller, for COUNT hosts; on INTERFACE
 #        provision.sh host N UPLINK MGMT       bare-metal host N: its bridges, and its guests
 #        provision.sh card N                   changes nothing: prints the name of the machine's Nth network card
+# With METAL set hosts have a guest with a kernel of its own, too.
 # The network belongs to systemd-networkd; the services are those of the package, as in production.
 set -euo pipefail
+# What is put at the end of a pipeline counts as changed here, too.
+shopt -s lastpipe
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/plan.sh"
 changes=0
@@ -15,12 +18,12 @@ changed() {
 	changes=$((changes + 1))
 }
 
-put() { # FILE [MODE]: write standard input there, if it does not say so already
+put() { # FILE [MODE [OWNER]]: write standard input there, if it does not say so already
 	local new
 	new=$(mktemp)
 	cat > "$new"
 	if ! cmp -s "$new" "$1"; then
-		install -D -m "${2:-644}" "$new" "$1"
+		install -D -m "${2:-644}" -o "${3:-root}" -g "${3:-root}" "$new" "$1"
 		changed "$1"
 	fi
 	rm "$new"
@@ -79,21 +82,40 @@ install_lockgate() { # DEB
 	changed "package lockgate $version"
 }
 
+install_certificates() { # TLS: the archive, which is not left lying about
+	local unpacked file
+	unpacked=$(mktemp -d)
+	tar xf "$1" -C "$unpacked" --no-same-owner
+	for file in "$unpacked"/*/*.pem; do
+		file=${file#"$unpacked"/}
+		put "/etc/lockgate/tls/$file" 600 "$(stat -c %U "/etc/lockgate/tls/${file%/*}")" < "$unpacked/$file"
+	done
+	rm -r "$unpacked"
+	[ ! -w "$1" ] || rm "$1"
+}
+
 control() { # INTERFACE COUNT
 	before=$changes
 	[ "$1" = br-ctl ] || addressed "$1" "$control_ip"
 	settle_network
 	before=$changes
-	put /etc/lockgate/control.env <<-ENV
-		LOCKGATE_LISTEN=ptcp:6640:$control_ip
-		LOCKGATE_DB=tcp:$control_ip:6640
-		LOCKGATE_OPENFLOW=$control_ip
+	put /etc/lockgate/mapping.env <<-ENV
+		LOCKGATE_TLS=/etc/lockgate/tls/member
+		LOCKGATE_FOR_OPERATORS=pssl:6641:$control_ip
+		LOCKGATE_FOR_CONTROLLERS=pssl:6642:$control_ip
 	ENV
 	service lockgate-mapping
+	before=$changes
+	put /etc/lockgate/control.env <<-ENV
+		LOCKGATE_TLS=/etc/lockgate/tls/controller
+		LOCKGATE_DB=ssl:$control_ip:6642
+		LOCKGATE_OPENFLOW=$control_ip
+	ENV
 	service lockgate-controller
 	"$here/mapping.sh" "$2" | put /etc/lockgate/lab.yaml
 	local tries=0 said
-	until said=$(lockgate --db "tcp:$control_ip:6640" apply -f /etc/lockgate/lab.yaml); do
+	until said=$(LOCKGATE_TLS=/etc/lockgate/tls/operator \
+		lockgate --db "ssl:$control_ip:6641" apply -f /etc/lockgate/lab.yaml); do
 		tries=$((tries + 1))
 		[ "$tries" -lt 20 ] || { echo "provision.sh: the mapping database does not answer" >&2; exit 1; }
 		sleep 1
@@ -114,7 +136,8 @@ host() { # N UPLINK MGMT
 		LOCKGATE_UPLINK=$2
 		LOCKGATE_MGMT=$3
 		LOCKGATE_VTEP=$(vtep "$1")
-		LOCKGATE_CONTROLLERS=tcp:$control_ip:6653
+		LOCKGATE_CONTROLLERS=ssl:$control_ip:6653
+		LOCKGATE_TLS=/etc/lockgate/tls/host
 	ENV
 	service openvswitch-switch
 	service lockgate-bridges
@@ -128,6 +151,36 @@ host() { # N UPLINK MGMT
 	put /etc/systemd/system/lockgate-lab-guests.service < "$here/lockgate-lab-guests.service"
 	[ "$changes" = "$before" ] || systemctl daemon-reload
 	service lockgate-lab-guests
+	[ -z "${METAL:-}" ] || metal "$1"
+}
+
+metal() { # N
+	if ! dpkg-query --show busybox-static cpio dnsmasq-base qemu-system-x86 >/dev/null 2>&1; then
+		apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			busybox-static cpio dnsmasq-base qemu-system-x86 >/dev/null
+		changed "packages for a guest with a kernel of its own"
+	fi
+	before=$changes
+	put /usr/local/sbin/lockgate-lab-metal 755 < "$here/metal.sh"
+	put /etc/lockgate/metal <<-ENV
+		NAME=metal-$1
+		MAC=$(metal_mac "$1")
+		MTU=$mtu
+		SERVER=blue-1
+		ADDRESS=$(guest_ip 1)
+	ENV
+	put /etc/systemd/system/lockgate-lab-boot.service < "$here/lockgate-lab-boot.service"
+	put /etc/systemd/system/lockgate-lab-metal.service < "$here/lockgate-lab-metal.service"
+	[ "$changes" = "$before" ] || systemctl daemon-reload
+	if [ "$1" = 1 ]; then
+		if [ ! -e /srv/boot/boot.ipxe ]; then
+			"$here/netboot.sh" / /srv/boot
+			changed /srv/boot
+		fi
+		service lockgate-lab-boot
+	fi
+	service lockgate-lab-metal
 }
 
 case ${1:-} in
@@ -139,7 +192,10 @@ card)
 	done | sort -n | sed -n "${2:?}s/.* //p"
 	exit
 	;;
-install) install_lockgate "${2:?}" ;;
+install)
+	install_lockgate "${2:?}"
+	install_certificates "${3:?}"
+	;;
 control) control "${2:?}" "${3:?}" ;;
 host) host "${2:?}" "${3:?}" "${4:?}" ;;
 *)

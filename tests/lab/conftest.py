@@ -10,8 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.provision import PROVISION, provision
+from tests.lab.provision import provision
 from topo.vm_lab import BOX, SHARE, VmLab
+
+# Their assertions say as much as those of files of tests.
+pytest.register_assert_rewrite("tests.lab.control_network", "tests.lab.guests")
 
 
 def pytest_configure() -> None:
@@ -29,6 +32,5 @@ def lab() -> Iterator[VmLab]:
     # Several runs may go on at once on one machine, so a lab is named after its run.
     with VmLab(f"vm{os.getpid()}") as lab:
         lab.up(2)
-        lab.on_all(lambda machine: machine.run(f"{PROVISION} install /mnt/lockgate.deb"))
         provision(lab)
         yield lab

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from typing import Final
 
-from topo.vm_lab import VmLab
+from topo.machine import Machine
+from topo.vm_lab import TLS, VmLab
 
-PROVISION: Final = "/mnt/provision.sh"
+_PROVISION: Final = "/mnt/provision.sh"
+_INSTALL: Final = f"{_PROVISION} install /mnt/lockgate.deb {TLS}"
 _ROLES: Final = {
-    "host-1": f"ALSO_CONTROL=1 {PROVISION} host 1 eth1 eth2; {PROVISION} control br-ctl 2",
-    "host-2": f"{PROVISION} host 2 eth1 eth2",
+    # A host that is the control machine, too.
+    "host-1": f"""
+        {_INSTALL}/host-1.tar
+        ALSO_CONTROL=1 {_PROVISION} host 1 eth1 eth2
+        {_INSTALL}/control.tar
+        {_PROVISION} control br-ctl 2
+        """,
+    "host-2": f"""
+        {_INSTALL}/host-2.tar
+        {_PROVISION} host 2 eth1 eth2
+        """,
 }
 
 
 def provision(lab: VmLab) -> list[str]:
     """Make the machines hosts, and one of them the control machine; return what each says that it has changed."""
-    return lab.on_all(lambda machine: machine.run(_ROLES[machine.name]))
+
+    def make(machine: Machine) -> str:
+        lab.put_certificates(machine)
+        return machine.run(_ROLES[machine.name])
+
+    return lab.on_all(make)

@@ -1,19 +1,30 @@
-"""What two virtual machines with the kernel's datapath make of packets: tests/lab/conftest.py says what is where."""
+"""What two virtual machines with the kernel's datapath make of packets: tests/lab/conftest.py says what is where.
+
+All of their tests are tests of this file: files may run side by side, and each would boot machines of its own.
+"""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
 
 from flows.nic_substrate import vtep_mac
-from flows.pipeline import BR_GUEST, BR_NIC, Reason, reasons
+from flows.pipeline import BR_GUEST, BR_NIC, Reason
 from mapping.model import Encap
 from tests.conftest import Figure
-from tests.lab.provision import PROVISION, provision
+from tests.lab.control_network import (  # noqa: F401 - tests
+    test_a_packet_is_followed_and_flows_are_compared_over_the_kernels_datapath,
+    test_nothing_but_tls_listens,
+    test_what_the_controller_tells_a_host_is_not_to_be_read_on_the_way,
+)
+from tests.lab.guests import (  # noqa: F401 - tests
+    test_a_guest_is_given_its_addresses,
+    test_a_router_solicitation_is_answered,
+    test_who_asks_without_end_is_cut_short_by_the_kernels_meter,
+)
+from tests.lab.looking import dropped_since, drops, operate, send_as
+from tests.lab.provision import provision
 from topo import netns
 from topo.capture import Capture, send
 from topo.demo_frames import Tunnelled, arp_request, echo_request, tunnelled
@@ -28,58 +39,12 @@ BLUE = 5001
 VTEP_MAC = vtep_mac(ip_address(VTEP[1]))
 NEIGHBOUR_MAC = "52:54:00:00:09:09"
 CONTROL_ADDRESSES = ("198.51.100.1", "198.51.100.11", "198.51.100.12")
-LOCKGATE = "lockgate --db tcp:198.51.100.1:6640"
 TIMES = 5
-
-_DROP = re.compile(r"n_packets=(\d+),.*\breg1=(0x\w+)")
-_NEIGHBOUR_DISCOVERY = {Reason.NEIGHBOUR_PROBE, Reason.NOT_TUNNEL, Reason.MLD}
-"""Drops that go on without anyone's doing."""
-
-
-def drops(machine: Machine) -> Counter[Reason]:
-    counted: Counter[Reason] = Counter()
-    machine.run("ovs-appctl revalidator/wait")
-    for bridge in (BR_GUEST, BR_NIC):
-        known = {reason.number: reason for reason in reasons(bridge)}
-        for packets, number in _DROP.findall(
-            machine.run(f"ovs-ofctl -OOpenFlow15 dump-flows {bridge} --names table=DROP")
-        ):
-            counted[known[int(number, 16)]] += int(packets)
-    for reason in _NEIGHBOUR_DISCOVERY:
-        del counted[reason]
-    return counted
-
-
-def dropped_since(machine: Machine, before: Counter[Reason], wanted: dict[Reason, int]) -> dict[Reason, int]:
-    """What has been dropped, as soon as it is what is wanted, or after a while."""
-    found: dict[Reason, int] = {}
-
-    def as_wanted() -> bool:
-        found.clear()
-        found.update(drops(machine) - before)
-        return found == wanted
-
-    with suppress(TimeoutError):
-        wait_until(as_wanted, 10, "drops to be counted")
-    return found
 
 
 def received(machine: Machine, guest: str) -> int:
     """Echo requests that the guest has received. All that is forged here are, but for ARP."""
     return int(machine.guest(guest, "nstat -asz IcmpInEchos").split()[-2])
-
-
-def send_as(machine: Machine, guest: str, *frames: bytes) -> None:
-    """Send frames out of a guest's port, as they are."""
-    machine.run(
-        f"ip netns exec {guest} python3 - <<'EOF'\n"
-        "import socket\n"
-        "sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n"
-        "sender.bind(('eth0', 0))\n"
-        f"for frame in {[frame.hex() for frame in frames]}:\n"
-        "    sender.send(bytes.fromhex(frame))\n"
-        "EOF\n"
-    )
 
 
 def ping(lab: VmLab, source: str, target: str, count: int = 3) -> str:
@@ -124,7 +89,7 @@ def test_guests_reach_each_other_in_the_encapsulation_of_the_receiver_by_flows_o
     lab: VmLab, encaps: tuple[Encap, Encap], devices: tuple[str, str], figure: Figure
 ) -> None:
     one = lab.machines["host-1"]
-    one.run(f"/mnt/mapping.sh 2 {' '.join(encaps)} | {LOCKGATE} apply --wait -f -")
+    operate(one, f"/mnt/mapping.sh 2 {' '.join(encaps)} | lockgate apply --wait --timeout 300 -f -")
     with Capture(lab.namespace, "sub1", "in") as from_1, Capture(lab.namespace, "sub2", "in") as from_2:
         assert " 3 received" in ping(lab, "blue-1", IP["blue-2"])
         assert " 3 received" in ping(lab, "blue-1", "fd00:5001::12")
@@ -142,7 +107,7 @@ def test_guests_reach_each_other_in_the_encapsulation_of_the_receiver_by_flows_o
 
 
 def test_the_first_mapping_is_back(lab: VmLab) -> None:
-    lab.machines["host-1"].run(f"/mnt/mapping.sh 2 | {LOCKGATE} apply --wait -f -")
+    operate(lab.machines["host-1"], "/mnt/mapping.sh 2 | lockgate apply --wait --timeout 300 -f -")
 
 
 def test_large_packets_and_tcp_whose_checksums_are_left_to_the_hardware_pass(lab: VmLab) -> None:
@@ -232,9 +197,7 @@ def test_tunnel_packets_from_the_control_network_end_at_the_packet_filter(lab: V
     def counted() -> bool:
         return f"counter packets {TIMES} " in one.run("nft list table inet lockgate")
 
-    one.run(
-        "LOCKGATE_CONTROLLERS=tcp:198.51.100.1:6653 lockgate bridges build --uplink eth1 --mgmt eth2 --vtep 192.0.2.1"
-    )
+    one.run("systemctl restart lockgate-bridges")
     send(lab.namespace, CONTROL, *frames)
     wait_until(counted, 10, "packets to be counted")
     assert received(one, "blue-1") == there
@@ -253,8 +216,7 @@ def test_tunnel_packets_from_the_control_network_end_at_the_packet_filter(lab: V
 def test_provisioning_again_changes_nothing(lab: VmLab) -> None:
     one = lab.machines["host-1"]
     before = one.run("ovs-vsctl get Open_vSwitch . next_cfg; pgrep -f ryu-manager")
-    assert one.run(f"{PROVISION} install /mnt/lockgate.deb") == "nothing changed\n"
-    assert provision(lab) == ["nothing changed\n" * 2, "nothing changed\n"]
+    assert provision(lab) == ["nothing changed\n" * 4, "nothing changed\n" * 2]
     assert one.run("ovs-vsctl get Open_vSwitch . next_cfg; pgrep -f ryu-manager") == before
 
 

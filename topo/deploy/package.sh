@@ -23,12 +23,14 @@ PIP_CONSTRAINT=build-constraints.txt PIP_BUILD_CONSTRAINT=build-constraints.txt 
 # What has been made here says where that was.
 rm -f "$home"/bin/[Aa]ctivate* "$home"/lib/python3*/site-packages/*.dist-info/{direct_url.json,RECORD}
 find "$home/bin" "$home/pyvenv.cfg" -type f -exec sed -i "s|$stage||g" {} +
+find "$home/lib" -type d -name tests -prune -exec rm -rf {} +
 # Ryu has files of other languages, and of older Pythons, that do not compile, and that nothing imports.
 "$home/bin/python3" -W ignore -m compileall -q --invalidation-mode unchecked-hash -s "$stage" "$home/lib" >/dev/null || true
 
 install -D -m 644 -t "$stage/lib/systemd/system" "$deploy"/*.service
 install -D -m 644 -t "$stage/usr/share/lockgate" "$deploy/host-sysctl.conf"
-install -d -m 755 "$stage/etc/lockgate" "$stage/usr/bin"
+install -D -m 644 "$deploy/lockgate-users.conf" "$stage/usr/lib/sysusers.d/lockgate.conf"
+install -d -m 755 "$stage/etc/lockgate/tls" "$stage/usr/bin"
 ln -s /opt/lockgate/bin/lockgate "$stage/usr/bin/lockgate"
 
 # The same content has the same version, so that what is installed already need not be installed again.
@@ -42,7 +44,7 @@ Package: lockgate
 Version: $release+$content
 Architecture: $(dpkg --print-architecture)
 Maintainer: Lockgate <lockgate@localhost>
-Depends: python3 (>= $python), python3 (<< $next), openvswitch-switch, iproute2, nftables
+Depends: python3 (>= $python), python3 (<< $next), openvswitch-switch, iproute2, nftables, systemd
 Recommends: openssh-client
 Section: net
 Priority: optional
@@ -52,6 +54,10 @@ CONTROL
 cat > "$stage/DEBIAN/postinst" <<'POSTINST'
 #!/bin/sh
 set -e
+systemd-sysusers lockgate.conf
+for role in member:lockgate-mapping controller:lockgate-controller host:root operator:root; do
+	install -d -m 700 -o "${role#*:}" -g "${role#*:}" "/etc/lockgate/tls/${role%:*}"
+done
 [ -d /run/systemd/system ] || exit 0
 systemctl daemon-reload
 systemctl try-restart lockgate-mapping.service lockgate-controller.service lockgate-filters.service 'lockgate-attest@*.service'
