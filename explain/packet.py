@@ -11,7 +11,7 @@ from typing import Final
 
 from explain.ofproto import Step
 from flows.fields import FAMILIES
-from flows.nic_substrate import OUTER
+from flows.nic_substrate import OUTER, vtep_mac
 from mapping.model import Encap, Host
 
 _SET: Final = re.compile(r"set_field:(.+)->(\w+)")
@@ -70,5 +70,6 @@ def outer(source: Host, target: Host, encap: Encap) -> Packet:
     """The header that is pushed in front of it, from one host to another."""
     family = FAMILIES[source.vtep_ip.version]
     header = {str(family.src): str(source.vtep_ip), str(family.dst): str(target.vtep_ip), "nw_ttl": str(_TTL)}
+    header |= {"dl_src": vtep_mac(source.vtep_ip), "dl_dst": vtep_mac(target.vtep_ip)}
     header |= {found.name: str(value) for found, value in OUTER[encap].items()}
     return Packet("ip" if source.vtep_ip.version == 4 else "ipv6", header)
