@@ -54,7 +54,8 @@ mininet: setup ## Every Mininet topology, by mn itself: pingall, and whether it 
 	$(AS_ROOT) topo.mininet_check
 
 test: provision-setup $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## All tests but vagrant-test, as root; some 20 minutes
-	$(ROOT_TESTS) $(TOGETHER) tests
+	$(ROOT_TESTS) $(TOGETHER) tests/unit tests/ovs tests/net tests/attack
+	$(ROOT_TESTS) $(TOGETHER) tests/lab tests/provision
 	$(ROOT_TESTS) $(ALONE) tests
 
 test-unit: setup ## Tests that need nothing
