@@ -126,8 +126,10 @@ def test_a_switch_that_comes_while_no_controller_runs_is_served_by_the_next(tmp_
         manager.settimeout(STARTED_IN)
         env = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
         with subprocess.Popen(command, cwd=tmp_path, env=env) as process:
-            said, (kept,), _, _ = socket.recv_fds(manager, 100, 1)
-            process.kill()
+            try:
+                said, (kept,), _, _ = socket.recv_fds(manager, 100, 1)
+            finally:
+                process.kill()
     assert b"FDSTORE=1" in said.splitlines()
     with socket.create_connection(("127.0.0.1", port), timeout=STARTED_IN) as switch:
         command = [sys.executable, "-c", AS_A_MANAGER, str(kept), *command]
