@@ -72,7 +72,7 @@ class Guest:
         """Start a program in the guest. The caller ends it."""
         return netns.popen(self.namespace, argv)
 
-    def ping(self, address: str, count: int = 1, seconds: float = 1) -> bool:
+    def ping(self, address: str, count: int = 1, seconds: float = 3) -> bool:
         """Whether every one of `count` pings to an address is answered, each within `seconds`."""
         try:
             said = self.run(["ping", "-n", "-c", str(count), "-i", "0.01", "-W", str(seconds), address])
