@@ -56,11 +56,13 @@ def run(guest: Guest, setup: str, program: str) -> Iterator[Client]:
 def forget(guest: Guest) -> None:
     """Let the guest be as one that has just started: with a link-local address, and any card's MTU."""
     for command in (
-        ["link", "set", "dev", PORT, "down"],
-        ["addr", "flush", "dev", PORT],
-        ["link", "set", "dev", PORT, "mtu", "1500", "up"],
+        ["ip", "link", "set", "dev", PORT, "down"],
+        ["ip", "addr", "flush", "dev", PORT],
+        # systemd-networkd listens for routers by itself, and leaves it at that.
+        ["sysctl", "-q", f"net.ipv6.conf.{PORT}.accept_ra=1"],
+        ["ip", "link", "set", "dev", PORT, "mtu", "1500", "up"],
     ):
-        guest.run(["ip", *command])
+        guest.run(command)
     wait_until(lambda: _has_link_local(guest), 10, "the kernel to know that nobody has its link-local address")
 
 

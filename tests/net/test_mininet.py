@@ -142,8 +142,8 @@ def test_the_fabric_goes_on_when_a_spine_is_cut_off() -> None:
 
 def test_a_lossy_substrate_does_not_disturb_control() -> None:
     said = mn("lossy,loss=30", "move guest_a host2\nhosts\nguest_a ping -c20 -i0.01 -W1 guest_b\n")
-    assert "every host has applied config_seq 2." in said
-    assert "20 packets transmitted, 20 received" in said, "on one host nothing is lost"
+    assert "every host has applied config_seq 2." in said, said
+    assert "20 packets transmitted, 20 received" in said, f"on one host nothing is lost: {said}"
 
 
 def test_delay_is_made_or_refused_by_name() -> None:
