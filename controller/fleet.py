@@ -12,7 +12,6 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from functools import partial
 from typing import Any, Final
 
 from ryu.lib import hub
@@ -61,7 +60,7 @@ class Fleet:
         self._only = name if role == "host" else None
         self._trust = identity.file("host") if identity else None
         self._trusted = self._trust_written()
-        self._replica = Replica(remotes, hosts=(), breathe=partial(hub.sleep, 0))
+        self._replica = Replica(remotes, hosts=(), breathe=self._breathe)
         self.counters = Counters(self._ports_on)
         self._out_of_reach: set[tuple[str, str]] = set()
         """What has been said of the database's servers since it was lost."""
@@ -207,6 +206,16 @@ class Fleet:
             self._choose_hosts()
             self._look_at_trust()
             self._replica.session.block(_STEP_MS)
+
+    def _breathe(self) -> None:
+        """Let others run while a large message is read: they are told first of what came before it.
+
+        The rows and `config_seq` are what those made of them already, and whoever takes one of them in without what was
+        touched would confirm what it has not done.
+        """
+        if self._replica.touched:
+            self._database_changed()
+        hub.sleep(0)
 
     def _trust_written(self) -> int:
         """When the file that says which hosts' certificates are good was written."""

@@ -56,7 +56,8 @@ class Replica:
     """Follows the database. Call `run` whenever its session has something to do; read `snapshot` when it says so.
 
     With `hosts`, only what those need is followed, and `follow` changes which they are. `breathe` is called now and
-    then while a large message is read: whoever shares a thread with this may do something else then.
+    then while a large message is read: whoever shares a thread with this may do something else then, once it has taken
+    what earlier messages have `touched`.
     """
 
     def __init__(
@@ -118,6 +119,11 @@ class Replica:
     def ready(self, host: RowId) -> bool:
         """Whether all that this host needs has been taken in. It stays so as long as the host is followed."""
         return self.in_sync and (self._working_set is None or host in self._working_set.ready)
+
+    @property
+    def touched(self) -> bool:
+        """Whether `take_touched` has anything."""
+        return bool(self._touched)
 
     def take_touched(self) -> Touched:
         """The rows that have changed, or refer to one that has, since this was last asked."""
