@@ -9,9 +9,10 @@ of the database: until then "it names no such host" cannot be told from "not rea
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from ryu.lib import hub
@@ -82,7 +83,8 @@ class Fleet:
 
     def start(self) -> list[Any]:
         """Start following the database and reporting to it; returns the greenlets."""
-        return [hub.spawn(each) for each in (self._follow, self._prober.run, self._advertiser.run, self._reporter.run)]
+        for_ever = (self._follow, self._prober.run, self._advertiser.run, self._reporter.run)
+        return [hub.spawn(_or_end, each) for each in for_ever]
 
     def hosts(self) -> dict[RowId, dict[str, Reconciler]]:
         """The rows of hosts that are served, and the reconcilers of those of their bridges that are connected."""
@@ -316,3 +318,15 @@ class Fleet:
             log.warning(text, reconciler.name, switch.id, extra=reconciler.about)
             reconciler.stop()
             self._reporter.wake()
+
+
+def _or_end(run: Callable[[], None]) -> None:
+    """Run one of what all hosts depend on. If it ends, so does the process, for its manager to start it again.
+
+    Otherwise the rest would go on, and report hosts that nothing is done for any more. Switches keep their flows.
+    """
+    try:
+        run()
+    except Exception:
+        log.critical("a fault of the controller's own: it ends, to be started again; flows stay", exc_info=True)
+        os._exit(1)  # Ryu takes SystemExit, as any exception, for the end of a greenlet alone

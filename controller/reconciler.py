@@ -35,6 +35,9 @@ SLICES: Final = (50, 400)
 RETRY_INTERVAL: Final = 1.0
 """Seconds before a switch that refused or did not answer is tried again."""
 
+FAULT_INTERVAL: Final = 5.0
+"""The same after a fault of our own, when all is made from nothing."""
+
 
 def datapaths(host: Host) -> dict[str, int]:
     """The datapath ids of a host's bridges, by role."""
@@ -122,7 +125,8 @@ class Reconciler:
         self.switch.watch()
         while self.running:
             try:
-                done = self._reconcile()
+                if self._reconcile():
+                    on_applied(self)
             except SwitchError as error:
                 if self.running:
                     text = "%s: %s; reading back and trying again"
@@ -131,8 +135,13 @@ class Reconciler:
                     self._trusted, self._ticket, self._next = False, None, None
                     hub.sleep(RETRY_INTERVAL)
                 continue
-            if done:
-                on_applied(self)
+            except Exception as error:
+                if self.running:
+                    log.exception("%s: a fault of the controller's own; all is made anew", self.name, extra=self.about)
+                    self.problem = f"a fault of the controller's own, see its log: {error!r}"
+                    self._flows, self._trusted, self._ticket, self._next = None, False, None, None
+                    hub.sleep(FAULT_INTERVAL)
+                continue
             if self._flows and self._flows.busy:
                 hub.sleep(0)
                 continue

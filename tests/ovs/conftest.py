@@ -103,7 +103,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(folder: Path, rows: Snapshot) -> Iterator[World]:
+def running(folder: Path, rows: Snapshot, app: str = "controller.app") -> Iterator[World]:
     """Both hosts, the database and the controller, programmed with what these rows say; web on a, db and spy on b."""
     port = free_port()
     wire, target = f"{folder}/wire.sock", f"tcp:{LOOPBACK}:{port}"
@@ -113,6 +113,7 @@ def running(folder: Path, rows: Snapshot) -> Iterator[World]:
     with ExitStack() as stack:
         database = stack.enter_context(Database(folder / "mapping"))
         controller = Controller(folder, database.remote, port, free_port())
+        controller.app = app
         for host in (a, b):
             stack.callback(host.ovs.stop)
             host.start()

@@ -144,12 +144,13 @@ class Controller:
         self.metrics = f"{LOOPBACK}:{metrics_port}"
         self.env: dict[str, str] = {}
         """More for its environment."""
+        self.app = "controller.app"
         self._database = database
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        argv = [str(Path(sys.executable).with_name("ryu-manager")), "controller.app"]
+        argv = [str(Path(sys.executable).with_name("ryu-manager")), self.app]
         argv += ["--ofp-listen-host", LOOPBACK, "--ofp-tcp-listen-port", str(self._port)]
         env = os.environ | {"LOCKGATE_DB": self._database, "LOCKGATE_METRICS": self.metrics} | self.env
         if self._tls:
@@ -163,6 +164,10 @@ class Controller:
         if self._process:
             self.signal(how)
             self._process.wait(10)
+
+    def ended(self) -> int | None:
+        """With what it has ended by itself; None if it has not."""
+        return self._process.poll() if self._process else None
 
     def signal(self, what: signal.Signals) -> None:
         assert self._process
