@@ -29,10 +29,13 @@ LAB_COMMANDS := qemu-system-x86_64 qemu-img mmdebstrap sfdisk ssh dnsmasq vagran
 LAB_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap fdisk openssh-client dnsmasq-base vagrant
 VAGRANT_COMMANDS := libvirtd virsh rsync
 VAGRANT_PACKAGES := vagrant-libvirt libvirt-daemon-system libvirt-clients rsync
+HAS_PLUGIN := dpkg-query --show --showformat='$${db:Status-Status}\n' vagrant-libvirt 2>/dev/null | grep -qx installed
 BOX := $(VENV)/box
 SHARE := $(VENV)/lab
 TLS := $(VENV)/tls
-SOURCES := $(wildcard controller/* explain/* flows/* mapping/* provision/* topo/* topo/deploy/*) pyproject.toml requirements.txt
+# By the ends of their names, as tests write __pycache__ beside them.
+SOURCES := $(wildcard $(foreach folder,controller explain flows mapping provision topo,$(folder)/*.*) topo/deploy/*.*) \
+	README.md LICENSE pyproject.toml requirements.txt build-constraints.txt
 
 # The peer that Lockgate is measured beside.
 OVN := $(VENV)/ovn
@@ -81,7 +84,7 @@ flood: setup ## A guest floods its host at full speed for 30 s and more: what be
 
 vagrant-box: $(BOX)/lockgate.box ## A box of Debian for the virtual machines, from its packages alone; a minute
 
-vagrant-files: $(SHARE)/lockgate.deb $(TLS)/host-9.tar ## What `vagrant up` needs besides a box: package and certificates
+vagrant-files: vagrant-system $(SHARE)/lockgate.deb $(TLS)/host-9.tar ## What `vagrant up` needs besides a box: programs, package, certificates
 
 vagrant-smoke: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## Two virtual machines with the kernel's datapath, without KVM; some 7 minutes
 	$(ROOT_TESTS) tests/lab
@@ -126,8 +129,9 @@ system:
 lab-system:
 	$(call install_missing,$(LAB_COMMANDS),$(LAB_PACKAGES))
 
-vagrant-system:
-	$(call install_missing,$(VAGRANT_COMMANDS),$(VAGRANT_PACKAGES))
+# The plugin brings no command by which it would be seen.
+vagrant-system: lab-system
+	$(call install_missing,$(VAGRANT_COMMANDS),$(VAGRANT_PACKAGES),$(HAS_PLUGIN) || missing="$$missing vagrant-libvirt";)
 
 $(BOX)/lockgate.box: vagrant/box.sh vagrant/box-tree.sh vagrant/netboot.sh | setup lab-system
 	$(SUDO) vagrant/box.sh $(BOX)

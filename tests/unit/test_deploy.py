@@ -1,7 +1,8 @@
-"""What is put on machines: units that no run of failures ends for good."""
+"""What is put on machines: units that no run of failures ends for good, and a package of all sources, no other file."""
 
 from __future__ import annotations
 
+import subprocess
 from configparser import RawConfigParser
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UNITS = [*ROOT.glob("topo/deploy/*.service"), *ROOT.glob("vagrant/*.service")]
+PACKAGED = ("controller", "explain", "flows", "mapping", "provision", "topo")
 
 
 def read(unit: Path) -> RawConfigParser:
@@ -25,3 +27,14 @@ def test_a_unit_starts_again_until_what_it_needs_is_there(unit: Path) -> None:
     assert parsed["Service"]["Restart"] in {"always", "on-failure"}
     assert parsed["Unit"]["StartLimitIntervalSec"] == "0", "or systemd gives it up after five starts in ten seconds"
     assert "RestartSec" in parsed["Service"]
+
+
+def test_the_package_is_made_of_every_source_and_of_nothing_that_a_run_leaves() -> None:
+    said = subprocess.run(
+        ["make", "--print-data-base", "--dry-run", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    (line,) = [line for line in said.splitlines() if line.startswith("SOURCES := ")]
+    files = [path for folder in PACKAGED for path in (ROOT / folder).rglob("*") if path.is_file()]
+    wanted = {str(path.relative_to(ROOT)) for path in files if path.parent.name != "__pycache__"}
+    wanted |= {"README.md", "LICENSE", "pyproject.toml", "requirements.txt", "build-constraints.txt"}
+    assert set(line.split()[2:]) == wanted
