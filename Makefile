@@ -14,6 +14,7 @@ ROOT_TESTS := $(AS_ROOT) pytest -p no:cacheprovider
 JOBS ?= $(shell expr $$(nproc) + 1)
 TOGETHER := -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not alone"
 ALONE := -m alone
+QUICK_BENCH = $(AS_ROOT) bench --quick --plots $(VENV)/plots
 
 # Ordinary users of Debian do not have the folders of system programs on their path.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -56,10 +57,11 @@ demo: setup ## Two hosts and their guests in namespaces, end to end
 mininet: setup ## Every Mininet topology, by mn itself: pingall, and whether it gives what it should
 	$(AS_ROOT) topo.mininet_check
 
-test: provision-setup $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## All tests but vagrant-test, as root; some 20 minutes
+test: provision-setup bench-setup $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## All tests but vagrant-test, as root; some 20 minutes
 	$(ROOT_TESTS) $(TOGETHER) tests/unit tests/ovs tests/net tests/attack
 	$(ROOT_TESTS) $(TOGETHER) tests/lab tests/provision
 	$(ROOT_TESTS) $(ALONE) tests
+	$(QUICK_BENCH)
 
 test-unit: setup ## Tests that need nothing
 	$(RUN) pytest tests/unit
@@ -104,7 +106,7 @@ bench: bench-setup ## Measure beside peers in the same run, some 12 minutes; dra
 	$(AS_ROOT) bench --plots docs/img
 
 bench-quick: bench-setup ## A smaller form of that, in less than a minute
-	$(AS_ROOT) bench --quick
+	$(QUICK_BENCH)
 
 clean: ## Remove what was made here, .venv too
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache dist

@@ -143,7 +143,7 @@ def _site(run: Run, stack: ExitStack) -> tuple[Site, Quiet, str]:
     busy = fill_vpc(content, "busy", scale.busy_mappings, "busy")
     pair = [content.port(content.vpcs["busy"], content.there) for _ in range(2)]
     lines = "".join(f"{mapping} {' '.join(pair)}\n" for mapping in busy)
-    site = Site(run.place("busy"), content, stack, ("quiet", "busy"))
+    site = Site(run.place("busy"), content, stack)
     run.say(f"ryu-manager starts on a quiet VPC of {len(quiet)} mappings and a busy one of {len(busy)}")
     site.start()
     return site, Quiet(site, quiet, quiet_vpc, stack), lines

@@ -8,17 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
-from bench.process import find
-from mapping import schema
+from mapping import service
 from mapping.model import ROUTER_MAC, default_datapaths
 
+VPC: Final = "big"
+"""The one VPC, where there is one."""
 VTEPS: Final = IPv4Address("192.0.2.0")
 ALL: Final = "10.0.0.0/8"
 FIRST: Final = int(IPv4Address("10.1.0.0"))
@@ -43,7 +43,18 @@ class Content:
         self._random = random.Random(5001)  # noqa: S311
         self._ports = 0
         self._add("Global", {"config_seq": 1})
-        self.here, self.there = (self._host(name, number) for number, name in enumerate(("here", "there"), 1))
+        self.devices: list[str] = []
+        """Of the ports here."""
+        self._hosts = 0
+        self.here, self.there = self.host("here"), self.host("there")
+
+    def host(self, name: str) -> str:
+        """A host."""
+        self._hosts += 1
+        vtep = VTEPS + self._hosts
+        guest, nic = (f"{datapath:016x}" for datapath in default_datapaths(vtep))
+        row = {"name": name, "vtep_ip": str(vtep), "encap": "vxlan"}
+        return self._add("Host", {**row, "guest_datapath": guest, "nic_datapath": nic})
 
     def vpc(self, name: str, subnets: Sequence[str] = (ALL,)) -> str:
         """A VPC."""
@@ -55,6 +66,8 @@ class Content:
         """A port. Its device has its name."""
         self._ports += 1
         name = name or f"p{self._ports}"
+        if host == self.here:
+            self.devices.append(name)
         mac = (0x02 << 40 | self._ports).to_bytes(6).hex(":")
         return self._add("Port", {"name": name, "mac": mac, "device": name, "vpc": _ref(vpc), "host": _ref(host)})
 
@@ -66,18 +79,13 @@ class Content:
 
     def write(self, file: Path) -> None:
         """Make the database's file. The rows are forgotten, their ids are not."""
-        subprocess.run([find("ovsdb-tool"), "create", str(file), str(schema.SCHEMA_FILE)], check=True)
+        service.create(file)
         tables = (f"{json.dumps(table)}:{{{','.join(rows)}}}" for table, rows in self._rows.items())
         record = f"{{{','.join(tables)}}}\n".encode()
         with file.open("ab") as out:
             out.write(f"OVSDB JSON {len(record)} {hashlib.sha1(record).hexdigest()}\n".encode())  # noqa: S324
             out.write(record)
         self._rows.clear()
-
-    def _host(self, name: str, number: int) -> str:
-        guest, nic = (f"{datapath:016x}" for datapath in default_datapaths(VTEPS + number))
-        row = {"name": name, "vtep_ip": str(VTEPS + number), "encap": "vxlan"}
-        return self._add("Host", {**row, "guest_datapath": guest, "nic_datapath": nic})
 
     def _add(self, table: str, row: dict[str, Any]) -> str:
         digits = f"{self._random.getrandbits(128):032x}"
@@ -99,7 +107,7 @@ def changed_ips() -> Iterator[str]:
 def single_vpc(mappings: int) -> Content:
     """One VPC, with the port `local` here; the addresses are of ports there, twenty each."""
     content = Content()
-    fill_vpc(content, "big", mappings, "local")
+    fill_vpc(content, VPC, mappings, "local")
     return content
 
 

@@ -1,7 +1,7 @@
 """Many hosts follow one database, directly and through relays: how long until the last of them has a change.
 
-The hosts are real replicas (`mapping.replica`), without switches, in a few processes: on a small machine most of the
-time is theirs, and in practice each would have a processor of its own.
+The hosts are real replicas (`mapping.replica`), each of what its host needs, without switches, in a few processes: on a
+small machine most of the time is theirs, and in practice each would have a processor of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.client import update
-from bench.content import changed_ips, single_vpc
+from bench.content import VPC, Content, changed_ips, single_vpc
 from bench.process import Process, find, piped
 from bench.results import Row
 from bench.run import BenchError, Run, percentile
@@ -29,8 +29,8 @@ PATIENCE: Final = 120
 class Followers:
     """A process of simulated hosts."""
 
-    def __init__(self, remote: str, hosts: int, stack: ExitStack) -> None:
-        self._process = piped(["bench.follow", remote, str(hosts)])
+    def __init__(self, remote: str, hosts: Sequence[str], stack: ExitStack) -> None:
+        self._process = piped(["bench.follow", remote, *hosts])
         stack.enter_context(self._process)
         stack.callback(self._process.terminate)
 
@@ -61,14 +61,14 @@ def _latencies(run: Run, name: str, relays: int) -> list[float]:
     """Milliseconds from asking for a change until the last host has it."""
     scale = run.scale
     with ExitStack() as stack:
-        content = single_vpc(MAPPINGS)
+        content, hosts = _everywhere(scale.hosts)
         folder = run.place(name)
         database = Database(folder, content, stack)
         remotes = [_relay(folder, database, number, stack) for number in range(relays)] or [database.remote]
         run.say(f"{scale.hosts} hosts follow one database, {f'through {relays} relays' if relays else 'directly'}")
         followers = [
-            Followers(remotes[number % len(remotes)], hosts, stack)
-            for number, hosts in enumerate(shares(scale.hosts, max(scale.processes, relays)))
+            Followers(remotes[number % len(remotes)], share, stack)
+            for number, share in enumerate(shares(hosts, max(scale.processes, relays)))
         ]
         for each in followers:
             if each.line() != "ready":
@@ -97,6 +97,15 @@ def _relay(folder: Path, database: Database, number: int, stack: ExitStack) -> s
     return f"unix:{path}"
 
 
-def shares(total: int, parts: int) -> Sequence[int]:
-    """The total in as many parts, as equal as can be."""
-    return [total // parts + (part < total % parts) for part in range(parts)]
+def _everywhere(hosts: int) -> tuple[Content, Sequence[str]]:
+    """One VPC, which has a port on each of so many hosts besides the mappings; and those hosts' ids."""
+    content = single_vpc(MAPPINGS)
+    added = [content.host(f"h{number}") for number in range(hosts)]
+    for host in added:
+        content.port(content.vpcs[VPC], host)
+    return content, added
+
+
+def shares(hosts: Sequence[str], parts: int) -> Sequence[Sequence[str]]:
+    """The hosts in as many parts, as equal as can be."""
+    return [hosts[part::parts] for part in range(parts)]

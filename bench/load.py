@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bench.channel import Proxy
 from bench.client import insert
-from bench.content import ADDRESSES_OF_A_PORT, FIRST, Content, changed_ips, mapping_row, single_vpc
+from bench.content import ADDRESSES_OF_A_PORT, FIRST, VPC, Content, changed_ips, mapping_row, single_vpc
 from bench.results import Row
-from bench.run import Run, percentile, seconds
+from bench.run import BenchError, Run, percentile, seconds
 from bench.site import BRIDGES, PATIENCE, Changes, Site
 from bench.watch import FlowCount, Monitor
 
@@ -43,6 +43,7 @@ def measure(run: Run) -> Iterator[Row]:
         yield Row(
             "switch emptied -> programmed again", emptied, "s", reference, PEER, 1.5, note="deletion of all included"
         )
+    yield from _over_tls(run)
     run.say("ryu-manager starts on a database without mappings")
     yield from _committed(run, memory)
 
@@ -53,6 +54,7 @@ class PeerLoad:
     def __init__(self, site: Site, turns: int) -> None:
         self._site = site
         self._turns = turns
+        self._flows = site.flow_count()
         self._files: dict[str, Path] = {}
         for bridge in BRIDGES:
             dump = site.ovs.ofctl("dump-flows", bridge, "--no-names", "--no-stats").splitlines()
@@ -65,23 +67,38 @@ class PeerLoad:
 
     def _turn(self) -> float:
         self._site.empty()
-        return seconds(self._load)
+        # It frees the memory of what it has forgotten afterwards, which is no part of loading.
+        self._site.settle()
+        took = seconds(self._load)
+        if (there := self._site.flow_count()) != self._flows:
+            raise BenchError(f"ovs-ofctl has loaded {there} flows, of {self._flows}")
+        return took
 
     def _load(self) -> None:
         for bridge, file in self._files.items():
             self._site.ovs.ofctl("add-flows", bridge, "--bundle", str(file))
 
 
-def _single_changes(run: Run, site: Site, content: Content) -> Iterator[Row]:
+def _single_changes(run: Run, site: Site, content: Content, name: str = "one mapping changes") -> Iterator[Row]:
     run.say("single mappings change")
     with ExitStack() as stack:
         changes = Changes(site, stack)
         chosen = content.mappings[: run.scale.changes]
         latencies = [changes.give(mapping, ip) for mapping, ip in zip(chosen, changed_ips(), strict=False)]
-    run.distribution("one mapping changes", latencies)
+    run.distribution(name, latencies)
     for percent, target in ((50, 3), (99, 10)):
-        name = f"one mapping changes: asked -> both bridges have it, p{percent}"
-        yield Row(name, percentile(latencies, percent), "ms", target=target, note=f"{len(latencies)} changes")
+        row = f"{name}: asked -> both bridges have it, p{percent}"
+        yield Row(row, percentile(latencies, percent), "ms", target=target, note=f"{len(latencies)} changes")
+
+
+def _over_tls(run: Run) -> Iterator[Row]:
+    """Single changes as a site has them: the controller reads from a front, and every connection is TLS."""
+    with ExitStack() as stack:
+        content = single_vpc(run.scale.mappings)
+        site = Site(run.place("tls"), content, stack, tls=True)
+        run.say("ryu-manager starts again, with TLS and a front")
+        site.start()
+        yield from _single_changes(run, site, content, "one mapping changes, TLS and a front")
 
 
 def _restart(run: Run, site: Site, flows: int) -> Iterator[Row]:
@@ -140,7 +157,7 @@ def _committed(run: Run, memory: float) -> Iterator[Row]:
     mappings, batch = run.scale.mappings, run.scale.batch
     with ExitStack() as stack:
         content = Content()
-        vpc = content.vpc("big")
+        vpc = content.vpc(VPC)
         content.port(vpc, content.here, "local")
         ports = [content.port(vpc, content.there) for _ in range(-(-mappings // ADDRESSES_OF_A_PORT))]
         site = Site(run.place("committed"), content, stack)

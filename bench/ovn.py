@@ -1,6 +1,6 @@
 """Lockgate and OVN with the same ports: one on this host, all others on another one.
 
-Two shapes: all ports on one switch, and spread over switches of 250 behind one router, which suits OVN better. In both
+Two layouts: all ports on one switch, and spread over switches of 250 behind one router, which suits OVN better. In both
 systems one agent (ryu-manager, ovn-controller) programs one switch; what is timed ends when that switch has the last
 flow, as the switch itself tells: by its number of flows, or for single changes by `ovs-ofctl monitor`.
 """
@@ -12,16 +12,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
 
+from bench.layout import SPREAD, Layout, batches, content, port_operations
 from bench.ovn_site import BR_INT, OvnSite, version
 from bench.results import Row
 from bench.run import BenchError, Run, percentile
-from bench.shape import SPREAD, Shape, batches, content, port_operations
 from bench.site import Changes, Site
 from bench.watch import Monitor, arrivals
 
 
 class Figures(NamedTuple):
-    """What one system takes for one shape."""
+    """What one system takes for one layout."""
 
     bulk: float
     """Seconds from the first commit of the ports to the last flow."""
@@ -37,19 +37,19 @@ class Figures(NamedTuple):
 
 
 def measure(run: Run) -> Iterator[Row]:
-    """Every number of ports, both shapes."""
+    """Every number of ports, both layouts."""
     reference = version()
     for ports in run.scale.ovn_ports:
-        for number, shape in enumerate((Shape(ports, ports), Shape(ports, SPREAD))):
-            run.say(f"Lockgate: {shape.words}")
-            ours = _lockgate(run, shape, f"l{ports}-{number}")
-            run.say(f"OVN: {shape.words}")
-            theirs = _ovn(run, shape, f"o{ports}-{number}")
-            yield from _rows(run, shape, ours, theirs, reference)
+        for number, layout in enumerate((Layout(ports, ports), Layout(ports, SPREAD))):
+            run.say(f"Lockgate: {layout.words}")
+            ours = _lockgate(run, layout, f"l{ports}-{number}")
+            run.say(f"OVN: {layout.words}")
+            theirs = _ovn(run, layout, f"o{ports}-{number}")
+            yield from _rows(run, layout, ours, theirs, reference)
 
 
-def _rows(run: Run, shape: Shape, ours: Figures, theirs: Figures, reference: str) -> Iterator[Row]:
-    words = shape.words
+def _rows(run: Run, layout: Layout, ours: Figures, theirs: Figures, reference: str) -> Iterator[Row]:
+    words = layout.words
     note = f"{ours.flows} flows, OVN {theirs.flows}"
     if not theirs.finished:
         note += f"; OVN takes more than {theirs.bulk:.0f} s: given up"
@@ -64,32 +64,32 @@ def _rows(run: Run, shape: Shape, ours: Figures, theirs: Figures, reference: str
     yield Row(f"{words}: memory of the agent", ours.memory, "MB", theirs.memory, reference)
 
 
-def _lockgate(run: Run, shape: Shape, name: str) -> Figures:
+def _lockgate(run: Run, layout: Layout, name: str) -> Figures:
     with ExitStack() as stack:
-        made = content(shape)
-        site = Site(run.place(name), made, stack, ("p0",), kept=True)
+        made = content(layout)
+        site = Site(run.place(name), made, stack, kept=True)
         site.start()
         begin = time.monotonic()
-        for numbers in batches(shape):
-            site.change(list(port_operations(shape, made, numbers)))
+        for numbers in batches(layout):
+            site.change(list(port_operations(layout, made, numbers)))
         bulk = site.wait_applied() - begin
         site.settle()
         restart, flows, memory = _restarted(site, site.flow_count())
         uuids = {row["ip"]: row["_uuid"][1] for row in site.client.select("Mapping")}
         changes = Changes(site, stack)
         times = [
-            changes.give(uuids[str(shape.ip(port))], str(shape.changed_ip(port)))
-            for port in shape.changing(run.scale.ovn_changes)
+            changes.give(uuids[str(layout.ip(port))], str(layout.changed_ip(port)))
+            for port in layout.changing(run.scale.ovn_changes)
         ]
     return Figures(bulk, True, restart, times, memory, flows)
 
 
-def _ovn(run: Run, shape: Shape, name: str) -> Figures:
+def _ovn(run: Run, layout: Layout, name: str) -> Figures:
     with ExitStack() as stack:
         site = OvnSite(run.place(name), stack, run.scale.ovn_patience)
-        site.build(shape)
+        site.build(layout)
         begin = time.monotonic()
-        site.add_ports(shape)
+        site.add_ports(layout)
         try:
             bulk, finished = site.wait_applied(run.scale.ovn_bulk_seconds) - begin, True
         except TimeoutError:
@@ -101,11 +101,11 @@ def _ovn(run: Run, shape: Shape, name: str) -> Figures:
         monitor = Monitor(site.ovs.folder, BR_INT, (), stack)
         times: list[float] = []
         end = time.monotonic() + run.scale.ovn_seconds
-        for port in shape.changing(run.scale.ovn_changes):
+        for port in layout.changing(run.scale.ovn_changes):
             asked = time.monotonic()
-            site.readdress(shape, port)
-            # In both shapes there is an answer to ARP for each address.
-            expected = {monitor: f" arp_tpa={shape.changed_ip(port)} "}
+            site.readdress(layout, port)
+            # In both layouts there is an answer to ARP for each address.
+            expected = {monitor: f" arp_tpa={layout.changed_ip(port)} "}
             times.append((max(arrivals(expected, site.patience).values()) - asked) * 1000)
             if time.monotonic() > end:
                 break

@@ -21,9 +21,9 @@ from signal import SIGKILL
 from typing import Any, Final
 
 from bench.client import Client, Counter, Operation, insert, update
+from bench.layout import Layout, batches, mac
 from bench.process import OVN, Process, find
 from bench.run import BenchError
-from bench.shape import Shape, batches, mac
 from bench.site import VSWITCHD_OPTIONS
 from bench.watch import FlowCount
 from topo.ovs import OpenVSwitch
@@ -118,17 +118,17 @@ class OvnSite:
 
         return self.flow_count.until(applied, self.patience if within is None else within)[1]
 
-    def build(self, shape: Shape) -> None:
+    def build(self, layout: Layout) -> None:
         """The switches and the router, without ports of guests."""
-        for index, _ in enumerate(shape.subnets):
-            self.change(_switch(shape, index) if len(shape.subnets) > 1 else [insert("Logical_Switch", name="s0")])
+        for index, _ in enumerate(layout.subnets):
+            self.change(_switch(layout, index) if len(layout.subnets) > 1 else [insert("Logical_Switch", name="s0")])
         self._learn("Logical_Switch")
         self.wait_applied()
 
-    def add_ports(self, shape: Shape) -> None:
+    def add_ports(self, layout: Layout) -> None:
         """All ports, in transactions of a thousand, and bind those there once northd has made their bindings."""
-        for numbers in batches(shape):
-            self.change(list(self._ports(shape, numbers)))
+        for numbers in batches(layout):
+            self.change(list(self._ports(layout, numbers)))
         unbound = [["logical_port", "!=", "p0"], ["type", "==", ""]]
         row = {"chassis": ["uuid", self._there], "up": True}
         deadline = time.monotonic() + self.patience
@@ -137,25 +137,25 @@ class OvnSite:
                 raise TimeoutError("ovn-northd does not follow")
             time.sleep(0.01)
         (done,) = self._sb.transact([{"op": "update", "table": "Port_Binding", "where": unbound, "row": row}])
-        if done["count"] != shape.ports - 1:
-            raise BenchError(f"{done['count']} ports could be bound, of {shape.ports - 1}")
+        if done["count"] != layout.ports - 1:
+            raise BenchError(f"{done['count']} ports could be bound, of {layout.ports - 1}")
         self.change()
         self._learn("Logical_Switch_Port")
 
-    def readdress(self, shape: Shape, port: int) -> None:
+    def readdress(self, layout: Layout, port: int) -> None:
         """Give a port its other address."""
-        addresses = f"{mac(port)} {shape.changed_ip(port)}"
+        addresses = f"{mac(port)} {layout.changed_ip(port)}"
         self.change([update("Logical_Switch_Port", self._uuids[f"p{port}"], addresses=addresses)])
 
     def _learn(self, table: str) -> None:
         self._uuids |= {row["name"]: row["_uuid"][1] for row in self.client.select(table)}
 
-    def _ports(self, shape: Shape, numbers: range) -> Iterator[Operation]:
+    def _ports(self, layout: Layout, numbers: range) -> Iterator[Operation]:
         members: dict[str, list[Any]] = {}
         for number in numbers:
-            row = {"name": f"p{number}", "addresses": f"{mac(number)} {shape.ip(number)}"}
+            row = {"name": f"p{number}", "addresses": f"{mac(number)} {layout.ip(number)}"}
             yield insert("Logical_Switch_Port", f"p{number}", **row)
-            members.setdefault(f"s{number // shape.each}", []).append(["named-uuid", f"p{number}"])
+            members.setdefault(f"s{number // layout.each}", []).append(["named-uuid", f"p{number}"])
         for switch, ports in members.items():
             where = [["_uuid", "==", ["uuid", self._uuids[switch]]]]
             mutations = [["ports", "insert", ["set", ports]]]
@@ -182,11 +182,11 @@ def version() -> str:
     return said.splitlines()[0].replace("ovn-controller", "OVN")
 
 
-def _switch(shape: Shape, index: int) -> list[Operation]:
+def _switch(layout: Layout, index: int) -> list[Operation]:
     """A switch, and its port to the router; the first one makes the router."""
-    subnet = shape.subnets[index]
+    subnet = layout.subnets[index]
     mac = f"0a:00:00:00:{index >> 8:02x}:{index & 255:02x}"
-    network = f"{shape.gateway(subnet)}/{subnet.prefixlen}"
+    network = f"{layout.gateway(subnet)}/{subnet.prefixlen}"
     ref = ["named-uuid", "rp"]
     if index:
         router = {"op": "mutate", "table": "Logical_Router", "where": [], "mutations": [["ports", "insert", ref]]}

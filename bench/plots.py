@@ -26,13 +26,13 @@ _STEPS: Final = 200
 
 
 def check(folder: Path) -> None:
-    """Raise unless plots can be drawn there: before minutes of work, not after.
+    """Make the folder, and raise unless plots can be drawn: before minutes of work, not after.
 
     Raises:
-        BenchError: what they are drawn with is not installed, or there is no such folder.
+        BenchError: what they are drawn with is not installed.
+        OSError: there can be no such folder.
     """
-    if not folder.is_dir():
-        raise BenchError(f"{folder} is no folder to draw plots in: make it, or name another")
+    folder.mkdir(parents=True, exist_ok=True)
     if not _INSTALLED:
         mend = "`pip install -e .[bench]` (`make bench` does it), or leave --plots out"
         raise BenchError(f"matplotlib is not there: {mend}")

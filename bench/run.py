@@ -49,7 +49,7 @@ class Scale:
     ovn_ports: tuple[int, ...] = (1000, 10_000)
     ovn_changes: int = 100
     ovn_seconds: float = 30
-    """Longest time that OVN's single changes of one shape may take together; those done by then count."""
+    """Longest time that OVN's single changes of one layout may take together; those done by then count."""
     ovn_bulk_seconds: float = 60
     """When OVN's taking in of all ports is given up."""
     ovn_patience: float = 180

@@ -6,7 +6,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -21,10 +21,13 @@ from bench.watch import FlowCount, Monitor, arrivals
 from flows.pipeline import BR_GUEST, BR_NIC
 from mapping import schema, service
 from mapping.model import default_datapaths
+from mapping.pki import Pki
+from mapping.tls import Identity
 from topo import bridges
 from topo.ovs import OpenVSwitch, end
 from topo.waiting import wait_until
 
+LOOPBACK: Final = "127.0.0.1"
 BRIDGES: Final = (BR_NIC, BR_GUEST)
 VSWITCHD_OPTIONS: Final = ("--enable-dummy=system", "--disable-system", "--disable-system-route")
 _SETTLED_SECONDS: Final = 2
@@ -33,15 +36,26 @@ PATIENCE: Final = 300
 
 
 class Database:
-    """The mapping database with this content, served."""
+    """The mapping database with this content, served; with `tls` the controller reaches it by a front, as at a site."""
 
-    def __init__(self, folder: Path, content: Content, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, content: Content, stack: ExitStack, *, tls: bool = False) -> None:
         self.socket = folder / "mapping.sock"
         self.remote = f"unix:{self.socket}"
+        """Where the controller finds it."""
+        self.tls = {name: folder / name for name in ("member", "controller", "host")} if tls else {}
+        """Role -> the folder of its certificate."""
         content.write(folder / "mapping.db")
-        service.start(folder, [f"p{self.remote}"])
+        fronts, places = {}, [f"p{self.remote}"]
+        if tls:
+            pki, port = Pki(folder / "pki"), free_port()
+            pki.init()
+            for role, out in self.tls.items():
+                pki.issue(role, "here", out)
+            self.remote, fronts = f"ssl:{LOOPBACK}:{port}", {"controller": [f"pssl:{port}:{LOOPBACK}"]}
+        service.start(folder, places, fronts=fronts, identity=Identity(self.tls["member"]) if tls else None)
         # By its pid: one that is busy with a million rows may not listen to being told.
-        stack.callback(end, folder / "mapping.pid")
+        for name in ("mapping", *fronts):
+            stack.callback(end, folder / f"{name}.pid")
 
     def client(self, stack: ExitStack) -> Client:
         """A connection, closed with the stack."""
@@ -51,9 +65,10 @@ class Database:
 
 
 class Site:
-    """`devices` are the guests' devices on this host, the one that `content` calls `here`.
+    """The host that `content` calls `here`, with a device for each port that is there.
 
-    With `kept`, the switch is let in also while ryu-manager does not run, as where a service manager starts it.
+    With `kept`, the switch is let in also while ryu-manager does not run, as where a service manager starts it. With
+    `tls`, all of it speaks TLS.
     """
 
     def __init__(
@@ -61,27 +76,30 @@ class Site:
         folder: Path,
         content: Content,
         stack: ExitStack,
-        devices: Iterable[str] = ("local",),
         *,
         kept: bool = False,
+        tls: bool = False,
     ) -> None:
         self.folder = folder
-        self.database = Database(folder, content, stack)
+        self.database = Database(folder, content, stack, tls=tls)
         self.client = self.database.client(stack)
         self.config_seq = 0
         self._applied = Counter(self.database.client(stack), "Host", "applied_seq", "here")
         self.listens = free_port()
         """The port of loopback that ryu-manager listens at."""
-        self._kept = stack.enter_context(socket.create_server(("127.0.0.1", self.listens))) if kept else None
+        self._kept = stack.enter_context(socket.create_server((LOOPBACK, self.listens))) if kept else None
         self._nobody = self._pointed = free_port()
         self.ovs = OpenVSwitch(folder / "ovs", vswitchd_options=VSWITCHD_OPTIONS)
         stack.callback(self.ovs.stop)
         self.ovs.start()
         vtep = IPv4Address(VTEPS + 1)
-        target = [f"tcp:127.0.0.1:{self._nobody}"]
-        made = bridges.HostBridges("uplink", "mgmt", vtep, *default_datapaths(vtep), target, datapath_type="dummy")
+        made = bridges.HostBridges(
+            *("uplink", "mgmt", vtep, *default_datapaths(vtep), [self._target(self._nobody)]),
+            datapath_type="dummy",
+            tls=self.database.tls.get("host"),
+        )
         bridges.build(self.ovs.vsctl, made)
-        for device in devices:
+        for device in content.devices:
             bridges.plug(self.ovs.vsctl, device)
         self.flow_count = FlowCount(self.ovs.folder, BRIDGES)
         self._controller: Process | None = None
@@ -102,9 +120,20 @@ class Site:
         # A number that no earlier controller has reported, so that reaching it says something of this one.
         self.change()
         argv = [str(Path(sys.executable).with_name("ryu-manager")), "controller.app"]
-        argv += ["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", str(self.listens)]
-        begin = time.monotonic()
+        argv += ["--ofp-listen-host", LOOPBACK, f"--ofp-{'ssl' if self.database.tls else 'tcp'}-listen-port"]
+        argv += [str(self.listens)]
         env = {"LOCKGATE_DB": self.database.remote}
+        if tls := self.database.tls.get("controller"):
+            env["LOCKGATE_TLS"] = str(tls)
+            argv += [
+                "--ctl-privkey",
+                f"{tls}/key.pem",
+                "--ctl-cert",
+                f"{tls}/cert.pem",
+                "--ca-certs",
+                f"{tls}/host.pem",
+            ]
+        begin = time.monotonic()
         self._controller = Process(argv, self.folder / "controller.log", env, self._kept)
         wait_until(self._listening, PATIENCE, "ryu-manager to listen")
         self._point_at(through or self.listens)
@@ -136,12 +165,18 @@ class Site:
         if port == self._pointed:
             return
         self._pointed = port
-        target = f'target="tcp:127.0.0.1:{port}"'
+        target = f'target="{self._target(port)}"'
         uuids = self.ovs.vsctl("--bare", "--columns=_uuid", "find", "Controller").split()
         self.ovs.vsctl(*[word for uuid in uuids for word in ("--", "set", "Controller", uuid, target)][1:])
 
+    def _target(self, port: int) -> str:
+        return f"{'ssl' if self.database.tls else 'tcp'}:{LOOPBACK}:{port}"
+
     def settle(self) -> None:
-        """Let the switch's connections become old: after one that lived short it waits longer before the next."""
+        """Let the switch be done with what it still does afterwards, and its connections become old.
+
+        After a connection that lived short it waits longer before the next.
+        """
         time.sleep(_SETTLED_SECONDS)
 
     def change(self, operations: Sequence[Operation] = ()) -> None:
@@ -193,5 +228,5 @@ class Changes:
 def free_port() -> int:
     """A TCP port of loopback that nobody uses now."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

@@ -1,8 +1,8 @@
 """TCP throughput between two guests through Lockgate's pipeline, beside a bare tunnel between the same two hosts.
 
-The bare tunnel is the least that carries the packets: on each br-nic one rule that pushes and one that pops, and no
-checks. Runs of the two take turns, and each turn's ratio is taken by itself, so that a machine whose speed drifts
-changes both sides alike. Needs root, for network namespaces.
+The bare tunnel is the least that carries the packets: on each br-nic one rule that pushes and one that pops, no checks,
+and no filter ahead of the guests' ports. Runs of the two take turns, and each turn's ratio is taken by itself, so that a
+machine whose speed drifts changes both sides alike. Needs root, for network namespaces.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 from bench.results import Row
 from bench.run import Run
 from flows.pipeline import BR_GUEST, BR_NIC
+from topo import netns, port_filter
 from topo.host import Host
 from topo.lab import Lab
 from topo.waiting import wait_until
@@ -65,6 +66,7 @@ def _turn(run: Run, lab: Lab) -> tuple[float, float]:
     lab.kill_controller()
     hosts = [lab.guest(name).host for name in ("a", "b")]
     for guest, host, peer in (("a", hosts[0], hosts[1]), ("b", hosts[1], hosts[0])):
+        netns.ip(host.namespace, f"link set dev {guest} xdp off")
         bare_tunnel(host, guest, str(IPv4Interface(peer.spec.vtep).ip))
         other = lab.guest("b" if guest == "a" else "a")
         neighbour = ["ip", "neigh", "replace", other.ip, "lladdr", other.spec.mac, "dev", "eth0"]
@@ -72,7 +74,8 @@ def _turn(run: Run, lab: Lab) -> tuple[float, float]:
     wait_until(lambda: lab.guest("a").ping(lab.guest("b").ip), 10, "the bare tunnel to carry a ping")
     bare = tcp(lab, seconds)
     run.say(f"bare tunnel: {bare:.3f} Gbit/s")
-    for host in hosts:
+    for guest, host in zip("ab", hosts, strict=True):
+        port_filter.attach(host.namespace, guest)
         for bridge in (BR_GUEST, BR_NIC):
             host.ovs.ofctl("del-flows", bridge)
     lab.start_controller()

@@ -168,7 +168,7 @@ def _is_ping6(packet: Packet, a: GuestAt, b: GuestAt) -> bool:
 
 
 def _advertisements(guest: GuestAt) -> list[bytes]:
-    """What a guest is answered that solicits a neighbour of its VPC or a router, from its address or its link-local one."""
+    """What a guest is answered that solicits a neighbour or a router, from its address or its link-local one."""
     routers = [(address, ROUTER_MAC, 1) for address in (ROUTER_IPV6, ROUTER_LINK_LOCAL)]
     known = [(other.ipv6, other.mac, 0) for other in _vpc(guest)] + routers
     return [

@@ -12,9 +12,9 @@ import pytest
 
 from bench import __main__ as program
 from bench import process
+from bench.layout import SPREAD, Layout
 from bench.results import Row
 from bench.run import QUICK, BenchError, percentile
-from bench.shape import SPREAD, Shape
 
 TINY = replace(
     QUICK,
@@ -96,13 +96,13 @@ def test_percentiles() -> None:
     assert percentile([3], 99) == 3
 
 
-@pytest.mark.parametrize("shape", [Shape(1000, 1000), Shape(1000, SPREAD), Shape(10_000, SPREAD)])
-def test_no_address_of_a_shape_is_given_twice(shape: Shape) -> None:
-    ports = range(shape.ports)
-    addresses = [shape.ip(port) for port in ports] + [shape.changed_ip(port) for port in ports]
-    addresses += [shape.gateway(subnet) for subnet in shape.subnets]
+@pytest.mark.parametrize("layout", [Layout(1000, 1000), Layout(1000, SPREAD), Layout(10_000, SPREAD)])
+def test_no_address_of_a_shape_is_given_twice(layout: Layout) -> None:
+    ports = range(layout.ports)
+    addresses = [layout.ip(port) for port in ports] + [layout.changed_ip(port) for port in ports]
+    addresses += [layout.gateway(subnet) for subnet in layout.subnets]
     assert len(set(addresses)) == len(addresses)
-    for subnet, last in zip(shape.subnets, shape.subnets[1:], strict=False):
+    for subnet, last in zip(layout.subnets, layout.subnets[1:], strict=False):
         assert not subnet.overlaps(last)
 
 

@@ -18,7 +18,7 @@ SPREAD: Final = 250
 
 
 @dataclass(frozen=True)
-class Shape:
+class Layout:
     """So many ports, in subnets of `each` ports; the first port is on this host. One address a port."""
 
     ports: int
@@ -57,21 +57,21 @@ class Shape:
         return range(1, self.ports, step)[:count]
 
 
-def content(shape: Shape) -> Content:
-    """The shape as Lockgate has it, without ports: one VPC, with a subnet for each switch."""
+def content(layout: Layout) -> Content:
+    """The layout as Lockgate has it, without ports: one VPC, with a subnet for each switch."""
     made = Content()
-    made.vpc("shape", [str(subnet) for subnet in shape.subnets])
+    made.vpc("layout", [str(subnet) for subnet in layout.subnets])
     return made
 
 
-def port_operations(shape: Shape, made: Content, numbers: Iterable[int]) -> Iterator[Operation]:
+def port_operations(layout: Layout, made: Content, numbers: Iterable[int]) -> Iterator[Operation]:
     """What adds ports, with a mapping each, to a database with that content."""
-    vpc = ["uuid", made.vpcs["shape"]]
+    vpc = ["uuid", made.vpcs["layout"]]
     for number in numbers:
         name, host = f"p{number}", made.there if number else made.here
         row = {"name": name, "device": name, "mac": mac(number), "vpc": vpc, "host": ["uuid", host]}
         yield insert("Port", name, **row)
-        yield insert("Mapping", vpc=vpc, ip=str(shape.ip(number)), port=["named-uuid", name])
+        yield insert("Mapping", vpc=vpc, ip=str(layout.ip(number)), port=["named-uuid", name])
 
 
 def mac(port: int) -> str:
@@ -79,7 +79,7 @@ def mac(port: int) -> str:
     return (0x02 << 40 | port).to_bytes(6).hex(":")
 
 
-def batches(shape: Shape) -> Iterator[range]:
+def batches(layout: Layout) -> Iterator[range]:
     """The ports, by a thousand."""
-    for start in range(0, shape.ports, _BATCH):
-        yield range(start, min(start + _BATCH, shape.ports))
+    for start in range(0, layout.ports, _BATCH):
+        yield range(start, min(start + _BATCH, layout.ports))
