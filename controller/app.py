@@ -22,7 +22,6 @@ from ryu.ofproto import ofproto_v1_5
 from controller.fleet import Fleet
 from controller.logs import use_json
 from controller.metrics import listen_address
-from controller.replies import changed_by_others
 from mapping.schema import DEFAULT_REMOTE
 from mapping.tls import Identity
 
@@ -83,8 +82,7 @@ class Lockgate(RyuApp):
 
     @set_ev_cls(ofp_event.EventOFPFlowMonitorReply, MAIN_DISPATCHER)
     def _flows_changed(self, event: Any) -> None:
-        if cookies := changed_by_others(event.msg):
-            self._fleet.flows_changed(event.msg.datapath, cookies)
+        self._fleet.flows_changed(event.msg.datapath, event.msg)
 
 
 def _listen_address() -> tuple[str, int] | None:

@@ -12,19 +12,20 @@ import logging
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_5 as ofp
 
-from controller import punts
+from controller import punts, received
 from controller.counters import Counters, OwnPorts
 from controller.guest_configuration import Advertiser
 from controller.metrics import BridgeState, Metrics, State
 from controller.prober import Prober
 from controller.punted import Punted
 from controller.reconciler import Reconciler, datapaths
+from controller.replies import Malformed, changed_by_others
 from controller.reporter import Reporter
 from controller.switch import Switch
 from flows import filter_report
@@ -124,26 +125,36 @@ class Fleet:
         if reconciler := self._reconciler(datapath):
             reconciler.wake()
 
-    def flows_changed(self, datapath: Any, cookies: Collection[int]) -> None:
-        """Somebody else added, changed or deleted flows that have these cookies."""
+    def flows_changed(self, datapath: Any, message: Any) -> None:
+        """The flow monitor of a switch says that flows have changed."""
         if reconciler := self._reconciler(datapath):
-            reconciler.distrust(cookies)
+            try:
+                cookies = changed_by_others(message)
+            except Malformed as error:
+                received.close(datapath, error)
+                return
+            if cookies:
+                reconciler.distrust(cookies)
 
     def answered(self, datapath: Any, message: Any) -> None:
         """A switch has answered something."""
         if switch := self._switches.get(datapath):
-            switch.take(message)
+            try:
+                switch.take(message)
+            except Malformed as error:
+                received.close(datapath, error)
 
     def punted(self, datapath: Any, message: Any) -> None:
         """A flow has sent a packet here, or a host's own program."""
-        reconciler, ofport = self._reconciler(datapath), message.match["in_port"]
-        port = reconciler.port_at(ofport) if reconciler else None
+        reconciler, ofport = self._reconciler(datapath), message.match.get("in_port")
+        port = reconciler.port_at(ofport) if reconciler and ofport is not None else None
         if message.reason == ofp.OFPR_PACKET_OUT:  # the host's own: nobody else has sent it
             if reconciler and reconciler.host and (counted := filter_report.read(reconciler.bridge, message.data)):
                 self.counters.filtered(reconciler.host, port, counted)
         elif reconciler and port:
             linked = self._replica.linked
-            table = next(name for name, each in TABLES[BR_GUEST].items() if each.number == message.table_id)
+            named = (name for name, each in TABLES[BR_GUEST].items() if each.number == message.table_id)
+            table = next(named, str(message.table_id))
             punts.take(reconciler.switch, ofport, table, Punted(message.data, port, linked.vpcs[port.vpc], linked))
 
     def _state(self) -> State:

@@ -11,29 +11,69 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeVar
 
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_5 as ofp
+from ryu.ofproto import ofproto_v1_5_parser as parser
 
 from controller import replies, wire
-from controller.replies import Traffic
+from controller.replies import Malformed, Traffic
 from flows.change import Change
 from flows.flow import Action
 from flows.meter import Meters
 
 ANSWER_TIMEOUT: Final = 30.0
 """Seconds within which a switch must go on answering: one that commits a hundred thousand flows needs a few."""
+ANSWER_AT_MOST: Final = 120.0
+"""Seconds after which it must have answered in full."""
+_MOST_PARTS: Final = 100
+"""In which an answer may come, of up to 64 KiB each, that is not of all flows."""
+_MOST_FLOWS: Final = 1 << 22
+"""Flows that a switch may say it has."""
+_MOST_LATE: Final = 100
+"""Frames that wait while the switch takes nothing; more are lost, as on any full line."""
 
 _CHUNK: Final = 1 << 16
 """Bytes handed to the socket at once: more would keep echo replies waiting behind them."""
 
 _xids = itertools.count(1)
+_T = TypeVar("_T")
 
 
 class SwitchError(Exception):
     """The switch refused, did not answer, or is gone."""
+
+
+def _is_last_part(answer: Any) -> bool:
+    return not answer.flags & ofp.OFPMPF_REPLY_MORE
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+def _keep_nothing(_: Any) -> None:
+    pass
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A question to the switch: what answers it, what is done with each part as it comes, and which is the last."""
+
+    xid: int
+    """What the question and its answers are known by."""
+    kind: type[Any]
+    """Ryu's class of the message."""
+    read: Callable[[Any], None] = _keep_nothing
+    is_last: Callable[[Any], bool] = _is_last_part
+    most_parts: int = _MOST_PARTS
+    parts: int = 0
+    """How many have come."""
+    answers: Any = field(default_factory=hub.Queue)
+    """When the last part came, on the monotonic clock, and 0 for each before it; or a `SwitchError`."""
 
 
 class Switch:
@@ -46,6 +86,8 @@ class Switch:
         self._questions: dict[int, Ticket] = {}
         self._bundles = itertools.count(1)
         self._watched = False
+        self._late = 0
+        """Frames that wait to be sent."""
 
     @property
     def id(self) -> int:
@@ -67,75 +109,80 @@ class Switch:
             self._answer(xid, SwitchError("the connection ended"))
 
     def take(self, message: Any) -> None:
-        """An answer has arrived."""
+        """An answer has arrived.
+
+        Raises:
+            Malformed: it is none to what was asked, or has no end. Who has asked waits until the connection is closed.
+        """
         question = self._questions.get(message.xid)
         if question is None:
             return
         if message.msg_type == ofp.OFPT_ERROR:
             self._answer(message.xid, SwitchError(_describe(message)))
-        else:
-            # Here, so that parts are not kept until the last one has come.
-            question.read(message)
-            self._answer(message.xid, time.monotonic() if question.is_last(message) else 0.0)
+            return
+        if not isinstance(message, question.kind):
+            raise Malformed(f"a {type(message).__name__} where a {question.kind.__name__} was asked for")
+        # Here, so that parts are not kept until the last one has come.
+        question.read(message)
+        question.parts += 1
+        if question.parts > question.most_parts:
+            raise Malformed(f"an answer of more than {question.most_parts} parts")
+        self._answer(message.xid, time.monotonic() if question.is_last(message) else 0.0)
 
     def cookies(self) -> array[int]:
         """The cookies of all flows of ours that the switch holds."""
         cookies = array("Q")
-        self._read_flows(ofp.OFPTT_ALL, lambda reply: cookies.extend(replies.cookies(reply)))
+
+        def read(reply: Any) -> None:
+            cookies.extend(replies.cookies(reply))
+            if len(cookies) > _MOST_FLOWS:
+                raise Malformed(f"more than {_MOST_FLOWS} flows")
+
+        ticket = Ticket(next(_xids), parser.OFPFlowDescStatsReply, read, most_parts=_MOST_FLOWS)
+        self.finish(self._ask([wire.read_flows(ofp.OFPTT_ALL, ticket.xid)], ticket))
         return cookies
 
     def counted(self, table: int) -> dict[int, Traffic]:
         """Cookie -> what the flow has matched, for every flow of ours in a table."""
-        counted: dict[int, Traffic] = {}
-        self._read_flows(table, lambda reply: counted.update(replies.counted(reply)))
-        return counted
+        return self._read(partial(wire.read_flows, table), parser.OFPFlowDescStatsReply, replies.counted)
 
     def port_traffic(self) -> dict[int, tuple[Traffic, Traffic]]:
         """OpenFlow port number -> what it has received and what it has sent."""
-        found: dict[int, tuple[Traffic, Traffic]] = {}
-        xid = next(_xids)
-        read = partial(_update, found)
-        self.finish(self._ask(xid, [wire.read_ports(xid)], read, _is_last_part))
-        return found
+        return self._read(wire.read_ports, parser.OFPPortStatsReply, replies.port_traffic)
 
     def metered(self) -> dict[int, Traffic]:
         """Meter id -> what it has dropped."""
-        found: dict[int, Traffic] = {}
-        xid = next(_xids)
-        read = partial(_metered, found)
-        self.finish(self._ask(xid, [wire.read_meter_counts(xid)], read, _is_last_part))
-        return found
+        return self._read(wire.read_meter_counts, parser.OFPMeterStatsReply, replies.metered)
 
     def meters(self) -> Meters:
         """All its meters."""
-        meters: Meters = {}
-        xid = next(_xids)
-        self.finish(
-            self._ask(xid, [wire.read_meters(xid)], lambda reply: meters.update(replies.meters(reply)), _is_last_part)
-        )
-        return meters
+        return self._read(wire.read_meters, parser.OFPMeterDescStatsReply, replies.meters)
 
     def set_meters(self, known: Meters, wanted: Meters) -> None:
         """Make it have the meters `wanted`, when it has those `known`."""
-        xid = next(_xids)
-        self.finish(self._ask(xid, wire.set_meters(known, wanted, xid), lambda _: None, lambda _: True))
+        ticket = Ticket(next(_xids), parser.OFPBarrierReply, is_last=_always)
+        self.finish(self._ask(wire.set_meters(known, wanted, ticket.xid), ticket))
 
     def begin(self, change: Change) -> Ticket:
         """Send the change as one atomic bundle; `finish` tells how it went."""
-        xid = next(_xids)
-        return self._ask(xid, _chunks(wire.bundle(change, next(self._bundles), xid)), lambda _: None, _is_commit_reply)
+        ticket = Ticket(next(_xids), parser.OFPBundleCtrlMsg, is_last=_is_commit_reply)
+        return self._ask(_chunks(wire.bundle(change, next(self._bundles), ticket.xid)), ticket)
 
     def finish(self, ticket: Ticket) -> float:
         """Wait until the switch has answered in full; return when it had, on the monotonic clock."""
-        while True:
+        deadline = time.monotonic() + ANSWER_AT_MOST
+        while (left := deadline - time.monotonic()) > 0:
             try:
-                answer = ticket.answers.get(timeout=ANSWER_TIMEOUT)
+                answer = ticket.answers.get(timeout=min(ANSWER_TIMEOUT, left))
             except hub.QueueEmpty:
-                raise SwitchError(f"no answer within {ANSWER_TIMEOUT:.0f} s") from None
+                break
             if isinstance(answer, SwitchError):
                 raise answer
             if answer:
                 return float(answer)
+        self._questions.pop(ticket.xid, None)
+        limits = f"within {ANSWER_TIMEOUT:.0f} s, or not all of it within {ANSWER_AT_MOST:.0f} s"
+        raise SwitchError(f"no answer {limits}")
 
     def watch(self) -> None:
         """Ask to be told when anyone changes flows. The news come as flow monitor replies."""
@@ -145,39 +192,40 @@ class Switch:
             self.datapath.send(wire.watch_flows(next(_xids)))
 
     def send_frame(self, actions: Iterable[Action], frame: bytes) -> None:
-        """Have the switch send a frame. There is no answer to wait for."""
-        self.datapath.send(wire.packet_out(actions, frame, next(_xids)))
+        """Have the switch send a frame. There is no answer to wait for, nor for one that takes in nothing."""
+        message = wire.packet_out(actions, frame, next(_xids))
+        # Ryu's way to ask is to wait. Who sends frames does so for all hosts.
+        if not self.datapath._send_q_sem.locked():  # noqa: SLF001
+            self.datapath.send(message)
+        elif self._late < _MOST_LATE:
+            self._late += 1
+            hub.spawn(self._send_late, message)
 
-    def _read_flows(self, table: int, read: Callable[[Any], None]) -> None:
-        xid = next(_xids)
-        self.finish(self._ask(xid, [wire.read_flows(table, xid)], read, _is_last_part))
+    def _send_late(self, message: bytes) -> None:
+        self.datapath.send(message)
+        self._late -= 1
 
-    def _ask(
-        self,
-        xid: int,
-        messages: Iterable[bytes],
-        read: Callable[[Any], None],
-        is_last: Callable[[Any], bool],
-    ) -> Ticket:
-        ticket = self._questions[xid] = Ticket(read, is_last, hub.Queue())
+    def _read(
+        self, ask: Callable[[int], bytes], kind: type[Any], read: Callable[[Any], Iterable[tuple[int, _T]]]
+    ) -> dict[int, _T]:
+        found: dict[int, _T] = {}
+        ticket = Ticket(next(_xids), kind, lambda reply: found.update(read(reply)))
+        self.finish(self._ask([ask(ticket.xid)], ticket))
+        return found
+
+    def _ask(self, messages: Iterable[bytes], ticket: Ticket) -> Ticket:
+        self._questions[ticket.xid] = ticket
         for message in messages:
             if not self.datapath.send(message):
-                self._answer(xid, SwitchError("the connection ended"))
+                self._answer(ticket.xid, SwitchError("the connection ended"))
                 break
         return ticket
 
     def _answer(self, xid: int, answer: float | SwitchError) -> None:
-        self._questions[xid].answers.put(answer)
-        if answer:
-            del self._questions[xid]
-
-
-def _update(found: dict[int, tuple[Traffic, Traffic]], reply: Any) -> None:
-    found.update(replies.port_traffic(reply))
-
-
-def _metered(found: dict[int, Traffic], reply: Any) -> None:
-    found.update(replies.metered(reply))
+        if question := self._questions.get(xid):
+            question.answers.put(answer)
+            if answer:
+                del self._questions[xid]
 
 
 def _certified(connection: Any) -> str | None:
@@ -186,19 +234,6 @@ def _certified(connection: Any) -> str | None:
         return None
     subject = (connection.getpeercert() or {}).get("subject", ())
     return next((str(value) for part in subject for kind, value in part if kind == "commonName"), "")
-
-
-class Ticket(NamedTuple):
-    """A question to the switch: what is done with each part of an answer as it comes, and which part is the last."""
-
-    read: Callable[[Any], None]
-    is_last: Callable[[Any], bool]
-    answers: Any
-    """When the last part came, on the monotonic clock, and 0 for each before it; or a `SwitchError`."""
-
-
-def _is_last_part(answer: Any) -> bool:
-    return not answer.flags & ofp.OFPMPF_REPLY_MORE
 
 
 def _is_commit_reply(answer: Any) -> bool:

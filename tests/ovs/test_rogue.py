@@ -1,0 +1,120 @@
+"""Programs with a host's key that complete the handshake and then do what no switch does: others are served on.
+
+1 controller, 1 host that is served; the programs have the key of the other one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+from ryu.ofproto import ofproto_v1_5 as ofp
+
+from flows.pipeline import BR_NIC
+from mapping.tls import Identity
+from tests.build import HOST_A, HOST_B, TWO_HOSTS
+from tests.database import clear, insert
+from tests.ovs.conftest import free_port
+from tests.ovs.dummy import LOOPBACK, Controller, DummyHost
+from tests.ovs.rogue import Answer, Rogue, message, multipart, silent
+from tests.site import Site, transact
+from topo.waiting import wait_until
+
+
+@dataclass
+class Attacked:
+    site: Site
+    controller: Controller
+    a: DummyHost
+    openflow: str
+    key: Identity
+    """Of host-b."""
+
+    def rogue(self, datapath: int, answer: Answer = silent) -> Rogue:
+        return Rogue(self.openflow, self.key, datapath, answer)
+
+    def serves_on(self) -> None:
+        """A flow that somebody deletes is put back; a change of the database is applied and reported, in seconds."""
+        wanted = self.a.cookies(BR_NIC)
+        self.a.ovs.ofctl("del-flows", BR_NIC)
+        wait_until(lambda: self.a.cookies(BR_NIC) == wanted, 10, "the flows of host-a")
+        count = {"op": "mutate", "table": "Global", "where": [], "mutations": [["config_seq", "+=", 1]]}
+        read = {"op": "select", "table": "Global", "where": [], "columns": ["config_seq"]}
+        _, result = transact(self.site.socket, None, count, read)
+        config_seq = result["rows"][0]["config_seq"]
+        wait_until(lambda: self.applied_seq() == config_seq, 10, "the report of host-a")
+
+    def applied_seq(self) -> int:
+        select = {"op": "select", "table": "Host", "where": [["name", "==", "host-a"]], "columns": ["applied_seq"]}
+        return int(transact(self.site.socket, None, select)[0]["rows"][0]["applied_seq"])
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    folder = tmp_path_factory.mktemp("rogue")
+    with ExitStack() as stack:
+        site = Site(folder, LOOPBACK)
+        stack.callback(site.stop)
+        site.start()
+        transact(site.socket, None, *clear(), {"op": "insert", "table": "Global", "row": {}}, *insert(TWO_HOSTS))
+        port, identity = free_port(), site.issue("controller", "c1")
+        openflow = f"ssl:{LOOPBACK}:{port}"
+        controller = Controller(folder, site.remotes["controller"], port, free_port(), identity.folder)
+        stack.callback(controller.stop)
+        controller.start()
+        tls = site.issue("host", "host-a").folder
+        a = DummyHost(folder / "a", HOST_A, openflow, "external_ids:x=y", HOST_B, tls=tls)
+        stack.callback(a.ovs.stop)
+        a.start()
+        wait_until(lambda: len(a.cookies(BR_NIC)) > 5, 30, "host-a to be served")
+        yield Attacked(site, controller, a, openflow, site.issue("host", "host-b"))
+
+
+NO_LENGTH = {
+    "flow monitor": multipart(ofp.OFPMP_FLOW_MONITOR, 1, bytes(64)),
+    "hello": message(ofp.OFPT_HELLO, 1, bytes(4)),
+    "port": message(ofp.OFPT_PORT_STATUS, 1, bytes(8) + struct.pack("!IH34x", 1, 48) + bytes(8)),
+    "ports": multipart(ofp.OFPMP_PORT_DESC, 1, struct.pack("!IH34x", 1, 48) + bytes(8)),
+    "groups": multipart(ofp.OFPMP_GROUP_DESC, 1, bytes(64)),
+    "tables": multipart(ofp.OFPMP_TABLE_FEATURES, 1, struct.pack("!H62x", 72) + bytes(8)),
+    "meters": multipart(ofp.OFPMP_METER_DESC, 1, struct.pack("!HHI", 24, 0, 1) + bytes(16)),
+    "flow removed": message(ofp.OFPT_FLOW_REMOVED, 1, bytes(64)),
+}
+
+
+@pytest.mark.parametrize(
+    "datapath", [HOST_B.nic_datapath, HOST_A.nic_datapath, 0x99], ids=["served", "posed", "unknown"]
+)
+@pytest.mark.parametrize("junk", NO_LENGTH.values(), ids=NO_LENGTH)
+def test_an_entry_of_no_length_stops_nobody_else(attacked: Attacked, datapath: int, junk: bytes) -> None:
+    asked: list[int] = []
+
+    def note(kind: int, *_: object) -> bytes:
+        asked.append(kind)
+        return b""
+
+    rogue = attacked.rogue(datapath, note)
+    if datapath == HOST_B.nic_datapath:
+        wait_until(lambda: ofp.OFPT_MULTIPART_REQUEST in asked, 10, "it to be served")
+    rogue.send(junk)
+    attacked.serves_on()
+    rogue.close()
+
+
+@pytest.mark.parametrize("wanted", [ofp.OFPMP_FLOW_DESC, ofp.OFPMP_METER_DESC])
+def test_an_answer_of_no_length_costs_the_connection_and_the_log_says_why(attacked: Attacked, wanted: int) -> None:
+    def answer(kind: int, xid: int, body: bytes) -> bytes:
+        if kind != ofp.OFPT_MULTIPART_REQUEST:
+            return b""
+        (asked,) = struct.unpack_from("!H", body)
+        return multipart(asked, xid, bytes(64) if asked == wanted else b"")
+
+    rogue = attacked.rogue(HOST_B.nic_datapath, answer)
+    assert rogue.ended.wait(10)
+    attacked.controller.says(f"datapath {HOST_B.nic_datapath:016x} at ")
+    attacked.controller.says("sent what makes no sense (an entry of 0 bytes")
+    attacked.serves_on()
+    rogue.close()
