@@ -1,8 +1,8 @@
 """TCP throughput between two guests through Lockgate's pipeline, beside a bare tunnel between the same two hosts.
 
 The bare tunnel is the least that carries the packets: on each br-nic one rule that pushes and one that pops, no checks,
-and no filter ahead of the guests' ports. Runs of the two take turns, and each turn's ratio is taken by itself, so that a
-machine whose speed drifts changes both sides alike. Needs root, for network namespaces.
+and no filter ahead of the guests' ports. Runs of the two take turns, and each turn's ratio is taken by itself, so that
+a machine whose speed drifts changes both sides alike. Needs root, for network namespaces.
 """
 
 from __future__ import annotations
