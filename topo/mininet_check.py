@@ -19,11 +19,12 @@ from typing import Final
 from topo import netns
 from topo.mininet_control import PYTHON, ROOT
 from topo.removal import FOLDER, prefix
+from topo.waiting import wait_until
 
 _TOLERANCE: Final = 11
 """Percent by which the loss of 300 pings may differ from what is expected of 18.5 %: five times its deviation."""
 
-
+_END_SECONDS: Final = 5
 _MARK: Final = "LOCKGATE_CHECKED"
 _marks: dict[int, str] = {}
 """Process -> what all have in their environment that it has started, and those in turn: no other lab's do."""
@@ -126,18 +127,34 @@ def _near(lost: str, expected: str) -> bool:
 
 
 def left(pid: int) -> list[str]:
-    """What is left on this machine of the lab that a process has made which `start` has started."""
-    name = f"mn{pid}"
-    folder = FOLDER / name
-    found = [f"namespace {namespace}" for namespace in netns.names(prefix(name))]
-    found += [f"folder {folder}"] if folder.exists() else []
+    """What is left on this machine of the lab that a process has made which `start` has started.
+
+    Processes are given a moment: one that is killed is still listed for a while, and one that was about to be told to
+    do something in the lab ends when it finds none.
+    """
+    found = dict.fromkeys(_made(f"mn{pid}"))
+    with contextlib.suppress(TimeoutError):
+        wait_until(lambda: not _processes(pid), _END_SECONDS, "processes to end")
+    found |= dict.fromkeys([*_made(f"mn{pid}"), *_processes(pid)])
+    return [f"left behind: {what}" for what in found]
+
+
+def _made(lab: str) -> list[str]:
+    folder = FOLDER / lab
+    return [f"namespace {each}" for each in netns.names(prefix(lab))] + (
+        [f"folder {folder}"] if folder.exists() else []
+    )
+
+
+def _processes(pid: int) -> list[str]:
+    found = []
     for path in Path("/proc").glob("[0-9]*"):
         # Processes end while we look.
         with contextlib.suppress(OSError):
             words = (path / "cmdline").read_text(errors="replace").replace("\0", " ")
             if f"{_MARK}={_marks[pid]}" in (path / "environ").read_text(errors="replace").split("\0"):
                 found.append(f"process {words}")
-    return [f"left behind: {what}" for what in found]
+    return found
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from topo import netns
-from topo.removal import FOLDER, prefix
+from topo.removal import BUILDER, FOLDER, prefix
 from topo.spec import LabError
 
 ROOT: Final = Path(__file__).parents[1]
@@ -43,18 +43,18 @@ class ControlProcess:
 
     def start_database(self, mapping: str) -> None:
         """Start the mapping database, and apply a mapping file's content."""
-        self._run("topo.mininet_control", self._name, "database")
+        self._run(BUILDER, self._name, "database")
         file = self.folder / "mapping.yaml"
         file.write_text(mapping)
         self.lockgate("apply", "--prune", "-f", str(file))
 
     def start_controller(self) -> None:
         """Start ryu-manager, and wait until every host is programmed."""
-        self._run("topo.mininet_control", self._name, "controller")
+        self._run(BUILDER, self._name, "controller")
 
     def wait_applied(self) -> None:
         """Wait until every host's switches hold what the database says."""
-        self._run("topo.mininet_control", self._name, "wait")
+        self._run(BUILDER, self._name, "wait")
 
     def lockgate(self, *args: str) -> str:
         """The `lockgate` command on this lab's database."""

@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingABC
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from topo.waiting import wait_until
 FOLDER: Final = Path("/run/netns")
 _CLONE_NEWNET: Final = 0x40000000
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_END_SECONDS: Final = 3
 
 
 class CommandError(RuntimeError):
@@ -137,28 +138,72 @@ def _setns(fd: int) -> None:
 
 def pids(namespaces: Sequence[str]) -> set[int]:
     """The processes in any of the namespaces."""
-    wanted = {((status := (FOLDER / name).stat()).st_dev, status.st_ino) for name in namespaces}
+    return _pids_in({_identity((FOLDER / name).stat()) for name in namespaces})
+
+
+def delete(namespaces: Sequence[str]) -> None:
+    """End the processes in the namespaces, and delete these, with every interface in them.
+
+    A program that was told to enter one before it went is ended, too, however late it does.
+    """
+    try:
+        end(lambda: pids(namespaces), signal.SIGTERM)
+    except TimeoutError:
+        end(lambda: pids(namespaces), signal.SIGKILL)
+    with contextlib.ExitStack() as held:
+        # Held open, so that no namespace that is made meanwhile has the number of one of these.
+        files = [held.enter_context((FOLDER / name).open()) for name in namespaces]
+        identities = {_identity(os.fstat(file.fileno())) for file in files}
+        for name in namespaces:
+            run(None, ["ip", "netns", "delete", name])
+        # From here on nobody finds them by their names. Who has found one is in it, or about to be.
+        end(lambda: _pids_in(identities) | _pids_entering(namespaces), signal.SIGKILL)
+
+
+def end(found: Callable[[], set[int]], how: signal.Signals) -> None:
+    """Send a signal to each process that is found, until there are none.
+
+    Raises:
+        TimeoutError: there still are.
+    """
+
+    def none_is_left() -> bool:
+        processes = found()
+        for pid in processes - told:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, how)
+        told.update(processes)
+        return not processes
+
+    told: set[int] = set()
+    wait_until(none_is_left, _END_SECONDS, "processes to end")
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _pids_in(identities: set[tuple[int, int]]) -> set[int]:
+    return _processes(lambda process: _identity((process / "ns/net").stat()) in identities)
+
+
+def _pids_entering(namespaces: Sequence[str]) -> set[int]:
+    """Processes of `inside` that need not have got there yet."""
+    return {pid for name in namespaces for pid in pids_told(inside(name, []))}
+
+
+def pids_told(words: Sequence[str]) -> set[int]:
+    """The processes that have these words among those of their command lines, one after the other."""
+    wanted = "\0".join(["", *words, ""]).encode()
+    return _processes(lambda process: wanted in b"\0" + (process / "cmdline").read_bytes())
+
+
+def _processes(wanted: Callable[[Path], bool]) -> set[int]:
+    """The processes whose folder in /proc is as wanted."""
     found = set()
     for path in Path("/proc").glob("[0-9]*"):
         # Processes end while we look.
         with contextlib.suppress(OSError):
-            status = (path / "ns/net").stat()
-            if (status.st_dev, status.st_ino) in wanted:
+            if wanted(path):
                 found.add(int(path.name))
     return found
-
-
-def delete(namespaces: Sequence[str]) -> None:
-    """End the processes in the namespaces, and delete these, with every interface in them."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        for pid in pids(namespaces):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, how)
-        try:
-            wait_until(lambda: not pids(namespaces), 3, "processes to end")
-            break
-        except TimeoutError:
-            if how is signal.SIGKILL:
-                raise
-    for name in namespaces:
-        run(None, ["ip", "netns", "delete", name])

@@ -1,6 +1,7 @@
 """Remove every trace of a lab by its name alone, whatever state it is in, and whoever made it.
 
-A lab called NAME owns the namespaces lg-NAME-*, what runs in them, and its folder below `FOLDER`; nothing else.
+A lab called NAME owns the namespaces lg-NAME-*, what runs in them, what builds it from outside of them, and its folder
+below `FOLDER`; nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from typing import Final
 from topo import netns
 
 FOLDER: Final = Path("/run/lockgate")
+BUILDER: Final = "topo.mininet_control"
+"""A program that builds parts of a lab from outside of its namespaces: `python -m BUILDER NAME ...`.
+
+Whoever has started it may be ended before he knows that he has.
+"""
 
 
 def prefix(name: str) -> str:
@@ -25,6 +31,7 @@ def prefix(name: str) -> str:
 
 def remove(name: str) -> None:
     """Remove a lab: its processes, namespaces and folder."""
+    netns.end(lambda: netns.pids_told([BUILDER, name]), signal.SIGKILL)
     netns.delete(netns.names(prefix(name)))
     shutil.rmtree(FOLDER / name, ignore_errors=True)
     with contextlib.suppress(OSError):  # another lab is still in it, or there is none
