@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from collections.abc import Mapping as MappingABC
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -87,27 +88,30 @@ class Counters:
         self._said: dict[tuple[str, str], float] = {}
         """Port and reason -> when it was last said, on the monotonic clock."""
 
-    def read(self, hosts: dict[RowId, Bridges]) -> None:
-        """Ask the switches. One that does not answer is left as it was: its reconciler meets the same, and says so."""
+    def keep(self, hosts: Collection[RowId]) -> None:
+        """Forget all hosts but these."""
         self.hosts = {uuid: counters for uuid, counters in self.hosts.items() if uuid in hosts}
         now = time.monotonic()
         self._said = {key: when for key, when in self._said.items() if now - when < _SAY_AGAIN}
-        for uuid, bridges in hosts.items():
-            host = next(reconciler.host for reconciler in bridges.values())
-            if host is None:
-                continue
-            counters = self.hosts.setdefault(uuid, HostCounters(host.name))
-            own = self._ports_on(uuid)
-            counters.ports = {port.name: counters.ports.get(port.name, PortCounters(vpc.name)) for port, vpc in own}
-            counters.unplugged = _unplugged((port for port, _ in own), bridges)
-            for bridge, reconciler in bridges.items():
-                try:
-                    self._read_drops(counters, bridge, reconciler, own)
-                    if bridge == BR_GUEST:
-                        _read_ports(counters, reconciler, own)
-                        self._read_meters(counters, reconciler, own)
-                except SwitchError:
-                    continue
+
+    def read(self, uuid: RowId, bridges: Bridges) -> None:
+        """Ask a host's switches, which takes as long as they like.
+
+        One that does not answer is left as it was: its reconciler meets the same, and says so.
+        """
+        host = next(reconciler.host for reconciler in bridges.values())
+        if host is None:
+            return
+        counters = self.hosts.setdefault(uuid, HostCounters(host.name))
+        own = self._ports_on(uuid)
+        counters.ports = {port.name: counters.ports.get(port.name, PortCounters(vpc.name)) for port, vpc in own}
+        counters.unplugged = _unplugged((port for port, _ in own), bridges)
+        for bridge, reconciler in bridges.items():
+            with suppress(SwitchError):
+                self._read_drops(counters, bridge, reconciler, own)
+                if bridge == BR_GUEST:
+                    _read_ports(counters, reconciler, own)
+                    self._read_meters(counters, reconciler, own)
 
     def filtered(self, host: Host, port: Port | None, counted: MappingABC[Reason, Counted]) -> None:
         """What the filter ahead of a port, or of the uplink, has refused, as that host says, since it is there."""

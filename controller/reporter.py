@@ -51,6 +51,8 @@ class Reporter:
         self._counted: dict[RowId, float] = {}
         """Host -> when the counters of its ports were last reported."""
         self._read = 0.0
+        self._reading: set[RowId] = set()
+        """Hosts whose switches have been asked for their counters, and have not said all."""
         self._sent = 0.0
         self._generation = 0
         self._woken = True
@@ -73,10 +75,25 @@ class Reporter:
                 self._reported.clear()
             now = time.monotonic()
             if now - self._read >= READ_INTERVAL:
-                self._counters.read(self._hosts())
-                self._read, self._woken = time.monotonic(), True
+                self._read = now
+                self._read_counters()
             self._report_if_woken()
             self._session.block(_TICK_MS)
+
+    def _read_counters(self) -> None:
+        """Ask every host apart: one that does not answer keeps no other waiting, nor the reports."""
+        hosts = self._hosts()
+        self._counters.keep(hosts)
+        for uuid in hosts.keys() - self._reading:
+            self._reading.add(uuid)
+            hub.spawn(self._read_host, uuid, hosts[uuid])
+
+    def _read_host(self, uuid: RowId, bridges: Bridges) -> None:
+        try:
+            self._counters.read(uuid, bridges)
+        finally:
+            self._reading.discard(uuid)
+            self._woken = True
 
     def _report_if_woken(self) -> None:
         if self._woken and self._session.connected:

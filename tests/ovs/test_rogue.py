@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import struct
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 import pytest
 from ryu.ofproto import ofproto_v1_5 as ofp
 
+from controller.switch import ANSWER_TIMEOUT
 from flows.pipeline import BR_NIC
 from mapping.tls import Identity
 from tests.build import HOST_A, HOST_B, TWO_HOSTS
@@ -116,5 +119,53 @@ def test_an_answer_of_no_length_costs_the_connection_and_the_log_says_why(attack
     assert rogue.ended.wait(10)
     attacked.controller.says(f"datapath {HOST_B.nic_datapath:016x} at ")
     attacked.controller.says("sent what makes no sense (an entry of 0 bytes")
+    attacked.serves_on()
+    rogue.close()
+
+
+def obey(kind: int, xid: int, body: bytes) -> bytes:
+    """As a switch that has no flows and does all that it is told, but does not say what it has counted."""
+    if kind == ofp.OFPT_BARRIER_REQUEST:
+        return message(ofp.OFPT_BARRIER_REPLY, xid)
+    if kind == ofp.OFPT_BUNDLE_CONTROL:
+        bundle, what = struct.unpack_from("!IH", body)
+        return message(ofp.OFPT_BUNDLE_CONTROL, xid, struct.pack("!IHH", bundle, what + 1, 0))
+    if kind == ofp.OFPT_MULTIPART_REQUEST and not asks_what_is_dropped(kind, body):
+        return multipart(struct.unpack_from("!H", body)[0], xid)
+    return b""
+
+
+def asks_what_is_dropped(kind: int, body: bytes) -> bool:
+    asked = kind == ofp.OFPT_MULTIPART_REQUEST and body[:2] == struct.pack("!H", ofp.OFPMP_FLOW_DESC)
+    return asked and body[8] != ofp.OFPTT_ALL
+
+
+def test_a_switch_that_does_not_say_what_it_has_counted_keeps_no_other_host_waiting(attacked: Attacked) -> None:
+    asked = threading.Event()
+
+    def answer(kind: int, xid: int, body: bytes) -> bytes:
+        if asks_what_is_dropped(kind, body):
+            asked.set()
+        return obey(kind, xid, body)
+
+    rogue = attacked.rogue(HOST_B.nic_datapath, answer)
+    assert asked.wait(10)
+    before = time.monotonic()
+    for _ in range(3):
+        attacked.serves_on()
+    assert time.monotonic() - before < ANSWER_TIMEOUT / 2
+    assert not rogue.ended.is_set()
+    rogue.close()
+
+
+def test_an_answer_without_end_costs_the_connection_and_keeps_no_other_host_waiting(attacked: Attacked) -> None:
+    def answer(kind: int, xid: int, body: bytes) -> bytes:
+        if asks_what_is_dropped(kind, body):
+            return multipart(ofp.OFPMP_FLOW_DESC, xid, more=True) * 1000
+        return obey(kind, xid, body)
+
+    rogue = attacked.rogue(HOST_B.nic_datapath, answer)
+    assert rogue.ended.wait(20)
+    attacked.controller.says("an answer of more than 100 parts")
     attacked.serves_on()
     rogue.close()
