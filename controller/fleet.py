@@ -13,6 +13,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Any, Final
 
 from ryu.lib import hub
@@ -58,8 +59,8 @@ class Fleet:
             log.warning(
                 "no LOCKGATE_TLS: who connects proves nothing, and nothing is encrypted: for a lab on one machine"
             )
-        role, _, name = identity.name.partition(" ") if identity else ("", "", "")
-        self._only = name if role == "host" else None
+        self._role, _, name = identity.name.partition(" ") if identity else ("", "", "")
+        self._only = name if self._role == "host" else None
         self._trust = identity.file("host") if identity else None
         self._trusted = self._trust_written()
         self._replica = Replica(remotes, hosts=(), breathe=self._breathe)
@@ -281,6 +282,14 @@ class Fleet:
         """Why a datapath is refused that says that it is this host's; empty if it is not."""
         if host is None:
             return "no Host row names it. If it is one of yours, `lockgate host add` it"
+        if switch.certificate is None and self._role and not (self._only and _is_local(switch.datapath.address)):
+            mend = (
+                "have it connect to tcp:127.0.0.1:6653, on this machine"
+                if self._only
+                else "start ryu-manager with --ofp-ssl-listen-port, --ctl-privkey, --ctl-cert and --ca-certs, and have "
+                "it connect to ssl:"
+            )
+            return f"it says that it is {host.name}'s, and shows no certificate. If it is, {mend}"
         if switch.certificate not in (None, host.name):
             return (
                 f"it is {host.name}'s, and the certificate is of {switch.certificate or 'nobody'}. If it is one of "
@@ -329,6 +338,14 @@ class Fleet:
             log.warning(text, reconciler.name, switch.id, extra=reconciler.about)
             reconciler.stop()
             self._reporter.wake()
+
+
+def _is_local(address: Any) -> bool:
+    """Whether a connection from there is from this machine: its address, as a socket has it."""
+    if not isinstance(address, tuple):
+        return True  # a unix socket
+    ip = ip_address(address[0])
+    return ip.is_loopback or (ip.version == 6 and bool(ip.ipv4_mapped and ip.ipv4_mapped.is_loopback))
 
 
 def _or_end(run: Callable[[], None]) -> None:

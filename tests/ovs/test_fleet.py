@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from ryu.lib import hub
 
 from controller.fleet import Fleet
+from controller.switch import Switch
 from mapping.model import Mapping, Snapshot
+from mapping.pki import Pki
 from mapping.session import Message
+from mapping.tls import Identity
 from tests.build import BLUE, DB, HOST_A, HOST_B, WEB, mapping, snapshot
 from tests.database import Database, insert
 from topo.waiting import wait_until
@@ -49,6 +54,35 @@ def test_who_runs_while_a_large_message_is_read_knows_all_that_config_seq_counts
         assert seen == [(changed, False)]
         assert replica.touched
         replica.session.close()
+
+
+@pytest.mark.parametrize(
+    ("role", "address", "served"),
+    [
+        ("host", ("127.0.0.1", 5), True),
+        ("host", ("::1", 5, 0, 0), True),
+        ("host", ("::ffff:127.0.0.1", 5, 0, 0), True),
+        ("host", "", True),
+        ("host", ("198.51.100.7", 5), False),
+        ("host", ("fe80::7%eth0", 5, 0, 2), False),
+        ("host", ("::ffff:198.51.100.7", 5, 0, 0), False),
+        ("controller", ("127.0.0.1", 5), False),
+        ("controller", "", False),
+        ("", ("198.51.100.7", 5), True),
+    ],
+)
+def test_who_shows_no_certificate_is_served_by_a_controller_without_one_or_on_its_own_machine(
+    tmp_path: Path, role: str, address: object, served: bool
+) -> None:
+    identity = None
+    if role:
+        pki = Pki(tmp_path / "pki")
+        pki.init()
+        pki.issue(role, HOST_A.name, tmp_path / "own")
+        identity = Identity(tmp_path / "own")
+    switch = SimpleNamespace(certificate=None, datapath=SimpleNamespace(address=address))
+    why = Fleet(["unix:nowhere"], identity)._why_not(cast("Switch", switch), HOST_A)
+    assert ("shows no certificate" in why) is not served
 
 
 def only(*mappings: Mapping) -> Snapshot:

@@ -179,3 +179,22 @@ def test_a_controller_whose_certificate_is_refused_gets_nothing_and_its_log_name
         assert "in sync" not in refused.log.read_text()
     finally:
         refused.stop()
+
+
+def test_a_controller_with_a_certificate_serves_nobody_who_shows_none(secure: Secure, tmp_path: Path) -> None:
+    """Started without a word of TLS it listens in plain TCP."""
+    port, identity = free_port(), secure.site.issue("controller", "c2")
+    plain = Controller(tmp_path, secure.site.remotes["controller"], port, free_port())
+    plain.env = {"LOCKGATE_TLS": str(identity.folder)}
+    host = DummyHost(tmp_path / "plain", HOST_B, f"tcp:{LOOPBACK}:{port}", "external_ids:x=y", HOST_A)
+    try:
+        plain.start()
+        host.start()
+        plain.says(f"datapath {HOST_B.nic_datapath:016x} at ")
+        plain.says(
+            "it says that it is host-b's, and shows no certificate. If it is, start ryu-manager with --ofp-ssl", 30
+        )
+        assert not any(host.cookies(bridge) for bridge in BRIDGES)
+    finally:
+        host.ovs.stop()
+        plain.stop()
