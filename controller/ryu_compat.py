@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 HUB = "ryu.lib.hub"
 HANDSHAKE, CERTIFICATE = 22, 11  # types of a TLS record and of a message in it
+CLAIM = 200  # characters that are logged of a certificate that is not believed
 HANDSHAKE_TIMEOUT = 10.0  # seconds, as a silent client would otherwise hold its socket for ever
 
 
@@ -156,7 +157,7 @@ def _note_certificate(connection: "Any", direction: str, _: int, kind: int, what
 
 
 def _claimed(connection: "Any") -> str:
-    """Whose certificate it says that it is. Nothing of that is proved."""
+    """Whose certificate it says that it is, on one line. Nothing of that is proved: it may be made up to be logged."""
     certificate = getattr(connection, "certificate_claimed", b"")
     if not certificate:
         return ""
@@ -164,6 +165,7 @@ def _claimed(connection: "Any") -> str:
         from cryptography import x509  # noqa: PLC0415 - not at every start of Python
 
         subject = x509.load_der_x509_certificate(certificate).subject
-    except ValueError:
+    except Exception:  # noqa: BLE001 - the package has many of its own, like that of an unknown version
         return ", its certificate cannot be read"
-    return f", its certificate says {' '.join(str(part.value) for part in subject)}"
+    says = " ".join(str(part.value) for part in subject)
+    return f", its certificate says {''.join(each if each.isprintable() else '?' for each in says)[:CLAIM]}"

@@ -4,6 +4,7 @@ Ryu always runs in a process of its own, for it monkey patches the one that it i
 """
 
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -11,11 +12,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from controller.ryu_compat import HANDSHAKE_TIMEOUT
+from controller.ryu_compat import CLAIM, HANDSHAKE_TIMEOUT, _claimed
+from mapping.certificates import pem
+from topo.waiting import wait_until
 
 RYU_MANAGER = Path(sys.executable).with_name("ryu-manager")
 STARTED_IN = 30.0  # seconds
@@ -150,6 +159,40 @@ def test_a_client_without_a_certificate_is_refused_and_others_are_served(pki: Pa
     with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
         hello(tls_client(pki, cert=False), port)
     assert hello(tls_client(pki), port) == HELLO
+
+
+def made_up(name: str) -> bytes:
+    """A certificate that whoever connects has made for himself, with its key, as a file has them."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, part) for part in re.findall("(?s).{1,60}", name)])
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    builder = (
+        builder.serial_number(7).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    )
+    return pem(builder.sign(key, hashes.SHA256()), key)
+
+
+def test_a_certificate_made_up_to_be_logged_is_one_short_line(pki: Path, port: int, tmp_path: Path) -> None:
+    (tmp_path / "mine.pem").write_bytes(made_up("host host-a\n2026-01-01 all is well\r\x1b[31m\u202e" + 300 * "x"))
+    client = tls_client(pki, cert=False)
+    client.load_cert_chain(tmp_path / "mine.pem")
+    with suppress(OSError):
+        hello(client, port)
+    wait_until(lambda: "its certificate says" in (tmp_path / "log").read_text(), 10, "it to be said")
+    (line,) = (line for line in (tmp_path / "log").read_text().splitlines() if "all is well" in line)
+    said = line.partition("its certificate says ")[2]
+    assert said.startswith("host host-a?2026-01-01 all is well??[31m?xxx")
+    assert said.index(": ") == CLAIM
+    assert hello(tls_client(pki), port) == HELLO
+
+
+def test_a_certificate_of_no_known_version_is_said_to_be_unreadable() -> None:
+    certificate = x509.load_pem_x509_certificate(made_up("x")).public_bytes(serialization.Encoding.DER)
+    version_3, version_6 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05"
+    odd = SimpleNamespace(certificate_claimed=certificate.replace(version_3, version_6, 1))
+    assert _claimed(odd) == ", its certificate cannot be read"
+    assert _claimed(SimpleNamespace(certificate_claimed=certificate)) == ", its certificate says x"
+    assert _claimed(SimpleNamespace(certificate_claimed=b"\x30\x82junk")) == ", its certificate cannot be read"
 
 
 def test_old_tls_is_refused_and_others_are_served(pki: Path, port: int) -> None:
