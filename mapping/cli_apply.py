@@ -26,6 +26,7 @@ from mapping.cli_common import (
     settings,
     show_done,
     show_table,
+    wait_until,
 )
 from mapping.document import Document
 from mapping.errors import MappingError
@@ -138,13 +139,15 @@ def _wait(
     """Wait until every live one of these hosts has applied this; return how far each is."""
     ms: dict[str, int] = {}
     found: tuple[Confirmation, ...] = ()
+    watch = state.Watch()
 
     def look() -> bool:
         nonlocal found
+        watch.look(replica.tables, time.monotonic())
         for row in replica.tables["Host"].values() if done.plan.edits else ():
             if row["name"] in hosts and row["applied_seq"] >= done.config_seq:
                 ms.setdefault(row["name"], round((time.monotonic() - since) * 1000))
-        found = state.confirmations(replica.tables, done.config_seq, hosts, ms, time.time())
+        found = state.confirmations(replica.tables, done.config_seq, hosts, ms, time.time(), watch)
         late = [each.host for each in found if each.state == "late"]
         missing = state.in_words(late) if late else "the mapping database"
         spinner.update(Text(f"config_seq {done.config_seq} is written, waiting for {missing}"))
@@ -156,7 +159,7 @@ def _wait(
     if screen.is_terminal:
         spinner.start()
     try:
-        if replica.wait_until(look, int(seconds * 1000)) or replica.current:
+        if wait_until(replica, look, seconds) or replica.current:
             return found
     finally:
         spinner.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,15 @@ def follow(replica: Replica, options: Settings) -> None:
         if replica.refused:
             raise MappingError(f"the mapping database at {replica.session.remote} refuses: {replica.refused}")
         raise MappingError(unreachable(options.remotes, replica.session.error))
+
+
+def wait_until(replica: Replica, condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until `condition()` holds, also if it comes to hold by time alone; return whether it does."""
+    end = time.monotonic() + seconds
+    while not replica.wait_until(condition, int(1000 * max(0.0, min(1.0, end - time.monotonic())))):
+        if time.monotonic() >= end:
+            return False
+    return True
 
 
 def carry_out(options: Settings, make: Callable[[Tables], Plan], *, dry_run: bool = False) -> None:

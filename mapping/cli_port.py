@@ -68,7 +68,7 @@ def _counters(host: Row, port: str) -> dict[str, dict[str, int]]:
         name, _, counter = key.partition("/")
         what, _, unit = counter.rpartition("_")
         if name == port and unit in ("packets", "bytes"):
-            found.setdefault(what, {"packets": 0, "bytes": 0})[unit] = count
+            found.setdefault(status.printable(what), {"packets": 0, "bytes": 0})[unit] = count
     return found
 
 

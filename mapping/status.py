@@ -21,11 +21,17 @@ HOST_COLUMNS: Final = {table: COLUMNS[table] for table in ("Global", "Host")}
 QUIET_SECONDS: Final = 30
 """A controller that has said nothing of a host for so long is taken for gone: it reports every ten seconds."""
 
+WATCH_SECONDS: Final = 12.0
+"""For how long one that waits looks for a new report before it takes a host for quiet."""
+
 _NEVER: Final = (
     "no controller has ever reported: start `ryu-manager controller.app`, "
     "and look whether the bridges have the datapath ids of the Host row"
 )
-_QUIET: Final = "the last flows stay; look whether ryu-manager runs and reaches the database"
+_QUIET: Final = (
+    "the last flows stay; look whether ryu-manager runs and reaches the database, "
+    "and whether this machine's clock is ahead of the controllers'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,10 @@ class HostStatus:
     """One host, as its controller last reported it.
 
     `guest` and `nic` are "connected", "absent", or "unknown" before any report; `heard` is how many seconds ago that
-    report was; `lag` is by how many changes the host is behind; `drops` counts packets by reason.
+    report was, by the clocks of the controller and of this machine; `lag` is by how many changes the host is behind;
+    `drops` counts packets by reason.
+
+    A stolen host key writes what it likes: no text has characters that a terminal would obey, or a line of its own.
     """
 
     name: str
@@ -49,9 +58,39 @@ class HostStatus:
     drops: dict[str, int]
 
     @property
+    def connected(self) -> bool:
+        """Whether a controller served both its bridges when it last said something."""
+        return self.guest == self.nic == "connected" and self.heard is not None
+
+    @property
     def live(self) -> bool:
         """Whether a controller serves both its bridges now, so that changes can be expected to arrive."""
-        return self.guest == self.nic == "connected" and self.heard is not None and self.heard <= QUIET_SECONDS
+        return self.connected and self.heard is not None and self.heard <= QUIET_SECONDS
+
+
+class Watch:
+    """Which hosts are heard while one waits: those whose report changes, whatever their clocks say."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+        self._begun: float | None = None
+        self._now = 0.0
+        self._heard: dict[str, float] = {}
+
+    def look(self, tables: Tables, now: float) -> None:
+        """Take in what controllers say now; `now` in seconds, by a clock that nobody sets."""
+        self._begun, self._now = now if self._begun is None else self._begun, now
+        for row in tables["Host"].values():
+            name, said = row["name"], rows.as_dict(row["status"]).get("heard", "")
+            if self._said.setdefault(name, said) != said:
+                self._said[name], self._heard[name] = said, now
+
+    def may_be_heard(self, name: str) -> bool:
+        """Whether the host was heard, or there was not yet time to tell."""
+        since = self._heard.get(name)
+        if since is not None:
+            return self._now - since <= QUIET_SECONDS
+        return self._begun is None or self._now - self._begun < WATCH_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +143,29 @@ def report(tables: Tables, snapshot: Snapshot, now: float) -> Report:
     return Report(tuple(summary), _notes(snapshot), not problems, config_seq, hosts, counts, snapshot.bad)
 
 
-def confirmations(
-    tables: Tables, config_seq: int, names: Collection[str], ms: MappingABC[str, int], now: float
+def confirmations(  # noqa: PLR0913, PLR0917 - what one looks at, and what one has seen before
+    tables: Tables,
+    config_seq: int,
+    names: Collection[str],
+    ms: MappingABC[str, int],
+    now: float,
+    watch: Watch | None = None,
 ) -> tuple[Confirmation, ...]:
     """How far these hosts are with the change that has this number: who was slowest, or failed, comes last.
 
-    `ms` is what was measured, by host. A host without a row is left out: nobody reports of it any more.
+    `ms` is what was measured, by host. A host without a row is left out: nobody reports of it any more. With `watch`, a
+    host that is quiet by `now` alone is "late" until it has been watched for long enough.
     """
     hosts = (of_host(row, config_seq, now) for row in tables["Host"].values() if row["name"] in names)
-    found = [_confirmation(host, ms.get(host.name)) for host in hosts]
+    found = [_confirmation(host, ms.get(host.name), watch) for host in hosts]
     order = ("applied", "not live", "late")
     return tuple(sorted(found, key=lambda each: (order.index(each.state), each.ms or 0, each.host)))
 
 
-def _confirmation(host: HostStatus, ms: int | None) -> Confirmation:
+def _confirmation(host: HostStatus, ms: int | None, watch: Watch | None) -> Confirmation:
     if not host.lag:
         return Confirmation(host.name, "applied", ms, "")
-    if host.live:
+    if host.live or (host.connected and watch and watch.may_be_heard(host.name)):
         late = f"{host.lag} change(s) not applied yet: look again in a second"
         return Confirmation(host.name, "late", None, host.problem or late)
     if host.heard is None:
@@ -131,7 +176,10 @@ def _confirmation(host: HostStatus, ms: int | None) -> Confirmation:
 
 def of_host(row: Row, config_seq: int, now: float) -> HostStatus:
     """What its row says of a host, at `now` in unix seconds."""
-    said: dict[str, str] = rows.as_dict(row["status"])
+    said: dict[str, str] = {key: printable(text) for key, text in rows.as_dict(row["status"]).items()}
+    drops = Counter[str]()
+    for reason, packets in rows.as_dict(row["drops"]).items():
+        drops[printable(reason)] += packets
     heard = said.get("heard", "")
     return HostStatus(
         row["name"],
@@ -144,8 +192,13 @@ def of_host(row: Row, config_seq: int, now: float) -> HostStatus:
         row["applied_seq"],
         max(0, config_seq - row["applied_seq"]),
         said.get("problem", ""),
-        dict(Counter(rows.as_dict(row["drops"])).most_common()),
+        dict(drops.most_common()),
     )
+
+
+def printable(text: str) -> str:
+    """A text of somebody who need not be honest, without what a terminal would obey, on one line."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _absent(hosts: tuple[HostStatus, ...]) -> list[str]:

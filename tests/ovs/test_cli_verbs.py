@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -336,6 +337,7 @@ def test_a_live_move_that_is_broken_off_goes_on_when_given_again(example: Lockga
     example.reports("host-b", 9)
     assert len(example(*live, "--json").json["edits"]) == 1
     assert seats(example) == ("host-b", None, None)
+    example.reports("host-a", 9)
     assert example("port", "move", "blue-web", "--host", "host-a", "--live").out.splitlines()[:4] == [
         "~ port blue-web  moving_to none -> host-a",
         "1 change(s) written, config_seq 5",
@@ -343,6 +345,35 @@ def test_a_live_move_that_is_broken_off_goes_on_when_given_again(example: Lockga
         "1 change(s) written, config_seq 6",
     ]
     assert seats(example) == ("host-a", None, None)
+
+
+def test_a_live_move_to_a_host_that_does_not_confirm_is_taken_back(example: Lockgate) -> None:
+    """Whatever is wrong with the host; and if that begins after the first step, the last is not taken."""
+    live = ("port", "move", "blue-web", "--host", "host-b", "--live")
+    before = example("export").out
+    said = example(*live, code=1).err
+    assert said.startswith("nothing is moved, and the preparations are taken back. host host-b has not confirmed, and")
+    assert "no controller has ever reported: start `ryu-manager controller.app`" in said
+    assert example("export").out == before
+    example.reports("host-b", 1, nic="absent")
+    assert "its NIC bridge not connected" in example(*live, code=1).err
+    assert example("export").out == before
+    example.reports("host-b", 6)
+    dies = threading.Thread(target=dies_after_the_second_step, args=(example,))
+    dies.start()
+    said = example(*live, code=1).err
+    dies.join()
+    assert said.startswith("moved, but the old host still sends on what arrives there. host host-b has not confirmed")
+    assert seats(example) == ("host-b", None, "host-a")
+    example.reports("host-b", 99)
+    example(*live)
+    assert seats(example) == ("host-b", None, None)
+
+
+def dies_after_the_second_step(example: Lockgate) -> None:
+    with Writer([example.remote]) as writer:
+        wait_until(lambda: any(row["previous_host"] != ["set", []] for row in writer.read()["Port"].values()), 20, "it")
+    example.reports("host-b", 6, guest="absent")
 
 
 def test_a_live_drain_moves_all_ports_together_and_goes_on_where_it_was_broken_off(example: Lockgate) -> None:
