@@ -191,7 +191,7 @@ class Reconciler:
                 self._added += len(change.add)
                 self._deleted += len(change.delete)
         if self._flows:
-            config_seq = self._flows.applied(config_seq)
+            config_seq = self.applied_seq if self._flows.incomplete else self._flows.applied(config_seq)
         state: _State | None = _State(config_seq, host, self._flows.peers if self._flows else ())
         if self._flows and self._flows.busy and sent:
             # What was sent last is confirmed after what is sent next; what was sent before it is confirmed.

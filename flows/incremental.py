@@ -46,6 +46,8 @@ class BridgeFlows:
         """Addresses that wait their turn of which one `update` speaks at most."""
         self.meters_changed = False
         """Whether `meters` are others than when this was last made false."""
+        self.incomplete = False
+        """Whether `mend` has left something out that the next `update` says."""
         self._clear(None, {})
 
     def _clear(self, host: Host | None, ofports: Ofports) -> None:
@@ -141,6 +143,7 @@ class BridgeFlows:
 
         While `busy`, that is not all: call again, with nothing touched if nothing was.
         """
+        self.incomplete = False
         host = self._linked.hosts.get(self.host)
         if host is None:
             delete = tuple(self.cookies)
@@ -171,11 +174,15 @@ class BridgeFlows:
         return step.change()
 
     def mend(self, installed: Collection[int]) -> Iterator[Change]:
-        """What makes a switch that holds these cookies hold what it should, slice by slice: what is stale first."""
+        """What makes a switch that holds these cookies hold what it should, slice by slice: what is stale first.
+
+        Rows may change between two slices, of which `update` is told afterwards. What a row says by then is not sent
+        here, as nothing would take it away again; what it said before is left out where it can be made no more.
+        """
         have = set(installed)
         if have and (stale := have.difference(self.cookies)):
             yield Change((), tuple(stale))
-        missing = (flow for flow in self._all() if flow.cookie not in have)
+        missing = (flow for flow in self._all(have) if flow.cookie not in have)
         while flows := tuple(islice(missing, 2 * SLICE)):
             yield Change(flows)
 
@@ -368,8 +375,9 @@ class BridgeFlows:
         linked = self._linked
         if self._host is None or uuid not in self._far:
             return ()
-        vpc, far = self._far[uuid]
-        return self._rules.of_far_port(self._host, far, linked.vpcs[vpc])
+        uuid_of_vpc, far = self._far[uuid]
+        vpc = linked.vpcs.get(uuid_of_vpc)  # it may be gone already, as in `_flows`
+        return self._rules.of_far_port(self._host, far, vpc) if vpc else ()
 
     def _flows(self, uuid: RowId) -> Iterable[Flow]:
         """The flows that come from a row alone, as the pure function makes them. A row that is gone has none."""
@@ -401,13 +409,33 @@ class BridgeFlows:
             if not meters:
                 del self._metered[uuid]
 
-    def _all(self) -> Iterator[Flow]:
-        for uuid in self._cookies:
-            yield from self._flows(uuid)
-        yield from {flow.cookie: flow for uuid in self._grants for flow in self._far_flows(uuid)}.values()
+    def _all(self, have: Collection[int]) -> Iterator[Flow]:
+        for uuid, cookies in self._cookies.items():
+            known = set(cookies)
+            flows = {flow.cookie: flow for flow in self._flows(uuid) if flow.cookie in known}
+            if lost := known.difference(flows, have):
+                self._cookies[uuid] = self._leave_out(lost, cookies)
+            yield from flows.values()
+        granted = {
+            flow.cookie: flow for uuid in self._grants for flow in self._far_flows(uuid) if flow.cookie in self._granted
+        }
+        if lost := set(self._granted).difference(granted, have):
+            self._leave_out(lost, ())
+            for cookie in lost:
+                del self._granted[cookie]
+            for uuid, cookies in self._grants.items():
+                self._grants[uuid] = tuple(cookie for cookie in cookies if cookie not in lost)
+        yield from granted.values()
         for addresses in self._installed.values():
             for ip, there in addresses.items():
                 yield from there.flows(address(ip))
+
+    def _leave_out(self, lost: Collection[int], of: Iterable[int]) -> tuple[int, ...]:
+        """These are not there, and their rows have changed: `update` makes them if they are still wanted."""
+        self.incomplete = True
+        self._count -= len(lost)
+        self._digest = reduce(operator.xor, lost, self._digest)
+        return tuple(cookie for cookie in of if cookie not in lost)
 
 
 class _Step:

@@ -179,6 +179,44 @@ def test_a_switch_that_lost_some_and_kept_stale_flows_is_mended() -> None:
     assert not flows.update(Touched(), ofports, 1)
 
 
+@pytest.mark.parametrize("bridge", [BR_NIC, BR_GUEST])
+def test_rows_that_change_between_the_slices_of_mending_end_in_what_the_pure_function_says(
+    bridge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was lost meanwhile, and whether or not a row is again as it was."""
+    monkeypatch.setattr("flows.incremental.SLICE", 1)
+    left_out = 0
+    for seed in range(200):
+        rng = random.Random(seed)
+        linked, ofports = everything(), ofports_without("none")
+        for each in PORTS:
+            linked.put("Port", each.uuid, rng.choice([each, *allowing(each, rng)]))
+        flows = BridgeFlows(bridge, HOST_A.uuid, linked)
+        switch: dict[int, Flow] = {}
+        touched = linked.settle()
+        while touched or flows.busy:
+            make(switch, flows.update(touched, ofports, 1))
+            touched = Touched()
+        for cookie in rng.sample(list(switch), len(switch) // rng.choice([1, 2, 8])):
+            del switch[cookie]
+        for change in flows.mend(list(switch)):
+            make(switch, change)
+            for _ in range(rng.choice([0, 1, 3])):
+                every: list[Any] = [HOST_B, HOST_C, *VPCS, *GROUPS, *PORTS]
+                row = rng.choice(every)
+                value = rng.choice([None, row, changed(row, rng)])
+                linked.put(TABLES[type(row)], row.uuid, value)
+                touched.add(linked.settle())
+        left_out += flows.incomplete
+        while touched or flows.busy:
+            make(switch, flows.update(touched, ofports, 2))
+            touched = Touched()
+        known = HOST_A.uuid in linked.hosts
+        assert switch == (desired(bridge, view(linked.snapshot(1), HOST_A), ofports) if known else {})
+        assert flows.matches(list(switch))
+    assert left_out > 5
+
+
 def test_rows_that_change_while_others_wait_their_turn_end_in_what_the_pure_function_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
