@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import statistics
 from contextlib import ExitStack
@@ -51,22 +50,13 @@ _IMPATIENT: Final = 0.2
 
 def _first_packet(lab: Lab, step: Step) -> None:
     web, db = lab.guest(WEB), lab.guest(DB)
-    first = _round_trips(web, db.ip, 1)
+    first = web.round_trips(db.ip, 1)
     step.equal("answers to the first ping there ever was", 1, len(first))
-    later = _round_trips(web, db.ip, _LATER)
+    later = web.round_trips(db.ip, _LATER)
     step.equal(f"answers to {_LATER} pings after it", _LATER, len(later))
     if first and later:
         step.figure("round trip of the first", first[0], "ms")
         step.figure("round trip of later ones, median", round(statistics.median(later), 3), "ms")
-
-
-def _round_trips(guest: Guest, address: str, count: int) -> list[float]:
-    """How long each answered ping took, in milliseconds."""
-    try:
-        said = guest.run(["ping", "-n", "-c", str(count), "-i", "0.01", "-W", "3", address])
-    except netns.CommandError:
-        return []
-    return [float(found) for found in re.findall(r" time=([0-9.]+) ms", said)]
 
 
 def _frames(lab: Lab, step: Step) -> None:
