@@ -100,6 +100,9 @@ class _Supervisor:
         self._said: Said = queue.SimpleQueue()
         self._children: dict[str, _Child] = {}
         self._trusted: dict[str, int] = {}
+        """Server -> when the trust file was written that all its clients have proven themselves by."""
+        self._deaf: set[str] = set()
+        """Servers of which it is said that they do not listen."""
         self._settled = bool(plan.relay) or not cluster.is_members(plan.file)
 
     def run(self) -> NoReturn:
@@ -172,8 +175,24 @@ class _Supervisor:
 
     def _look_at_trust(self) -> None:
         """Servers take up new trust files by themselves, but ask nobody twice: who is connected connects again."""
-        before, self._trusted = self._trusted, self._trust_files()
-        for name, written in self._trusted.items():
-            if written != before.get(name) and name in self._children:
-                sys.stderr.write(f"{name}: the trust files are new: clients connect again\n")
-                service.appctl(self._plan.file.parent, name, "ovsdb-server/reconnect")
+        now = self._trust_files()
+        # What was removed is new when it comes again.
+        self._trusted = {name: written for name, written in self._trusted.items() if name in now}
+        for name, written in now.items():
+            if written != self._trusted.get(name) and (name not in self._children or self._ask_again(name)):
+                self._trusted[name] = written
+
+    def _ask_again(self, name: str) -> bool:
+        """Whether a server has cut its clients off. One that is being started, or is busy, is asked again soon."""
+        try:
+            service.appctl(self._plan.file.parent, name, "ovsdb-server/reconnect")
+        except MappingError as error:
+            if name not in self._deaf:
+                sys.stderr.write(
+                    f"{name}: the trust files are new, and it cannot be told yet, so again soon: {error}\n"
+                )
+            self._deaf.add(name)
+            return False
+        self._deaf.discard(name)
+        sys.stderr.write(f"{name}: the trust files are new: clients connect again\n")
+        return True

@@ -232,6 +232,38 @@ def test_whoever_is_connected_when_revoked_is_cut_off(site: Site, members: list[
         other.close()
 
 
+def test_a_front_that_is_busy_when_trust_files_change_is_told_later(
+    site: Site, members: list[Served], places: list[str]
+) -> None:
+    """The member goes on meanwhile, and whoever is revoked is cut off in the end."""
+    member, thief = members[0], Session([places[0]], site.issue("operator", "trudy"))
+    front = front_of(member)
+    try:
+        wait_until(lambda: runs(thief) and thief.connected, WITHIN, "a connection")
+        os.kill(front, signal.SIGSTOP)
+        site.pki.revoke("operator", "trudy")
+        site.pki.write_trust(Path(member._env["LOCKGATE_TLS"]))
+        wait_until(lambda: "cannot be told yet, so again soon" in member.log.read_text(), WITHIN, "it to be said")
+        assert operate.look(member.remote).connected
+        os.kill(front, signal.SIGCONT)
+        wait_until(lambda: runs(thief) and "refuses the certificate of operator trudy" in thief.error, WITHIN, "that")
+    finally:
+        os.kill(front, signal.SIGCONT)
+        thief.close()
+    assert operate.look(places[0]).connected
+
+
+def front_of(member: Served) -> int:
+    """The process of its front."""
+    file = str(member.folder / "operator.db").encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if file in words and words[0].endswith(b"ovsdb-server"):
+                return int(process.name)
+    raise AssertionError(member.folder)
+
+
 def runs(session: Session) -> bool:
     session.run()
     return True
