@@ -89,6 +89,59 @@ def attempts(content: dict[str, Any], tables: dict[str, Any]) -> Iterator[tuple[
     )
 
 
+def within(operation: Operation, where: list[Any]) -> Operation:
+    """The same on these rows alone."""
+    return {**operation, "where": where}
+
+
+def test_a_host_writes_of_its_own_row_what_it_reports_and_no_more(site: Site, content: dict[str, Any]) -> None:
+    """Asked for its own row alone, nobody else's is a reason to refuse: each column, each way to write it."""
+    thief, remote = site.issue("host", "host-a"), site.remotes["host"]
+    (own,) = (row for row in content["Host"].values() if row["name"] == "host-a")
+    allowed = set()
+    for where in (MINE, [["_uuid", "==", own["_uuid"]]], [["vtep_ip", "==", own["vtep_ip"]]]):
+        for column, described in SCHEMA["Host"]["columns"].items():
+            new = value(described["type"], own["_uuid"][1])
+            writes: list[Operation] = [{"op": "update", "row": {column: new}}]
+            if column not in ("encap", "name", "vtep_ip", "guest_datapath", "nic_datapath"):
+                # What a set, a map or a number takes; texts take no mutation at all.
+                number = ["+=", 1] if isinstance(described["type"], str) else ["insert", own[column]]
+                writes.append({"op": "mutate", "mutations": [[column, *number]]})
+            for write in writes:
+                (result, *_) = transact(remote, thief, {**within(write, where), "table": "Host"})
+                assert result in ({"count": 1}, {**result, "error": "permission error"}), (column, write, result)
+                if result == {"count": 1}:
+                    allowed.add(column)
+        (result, *_) = transact(remote, thief, {"op": "delete", "table": "Host", "where": where})
+        assert result["error"] == "permission error"
+    assert allowed == set(REPORTED_COLUMNS)
+    # A second row of its name, also one that would not collide with the first, which goes in the same transaction.
+    row = {column: own[column] for column in own if not column.startswith("_")}
+    others = {"vtep_ip": "192.0.2.99", "guest_datapath": "00000000000000fe", "nic_datapath": "00000000000000ff"}
+    for new in (row, row | others, row | others | {"name": "host-z"}):
+        insert = {"op": "insert", "table": "Host", "row": new}
+        for operations in ([insert], [{"op": "delete", "table": "Host", "where": MINE}, insert]):
+            results = transact(remote, thief, *operations)
+            assert "permission error" in [result.get("error") for result in results]
+    after = everything(site)["Host"]
+    assert after.keys() == content["Host"].keys()
+    kept = [column for column in own if column not in (*REPORTED_COLUMNS, "_version")]
+    assert {column: after[own["_uuid"][1]][column] for column in kept} == {column: own[column] for column in kept}
+
+
+@pytest.mark.parametrize("table", [name for name in SCHEMA if name != "Host"])
+def test_a_host_writes_no_row_of_another_table_that_names_it(site: Site, content: dict[str, Any], table: str) -> None:
+    """Row by row, not only all of them: nor where the row is about its own host, or its own ports."""
+    thief, remote = site.issue("host", "host-a"), site.remotes["host"]
+    for row in content[table].values():
+        where = [["_uuid", "==", row["_uuid"]]]
+        for _, _, operation in attempts(content, {table: SCHEMA[table]}):
+            if operation["table"] == table and operation["op"] != "insert":
+                (result, *_) = transact(remote, thief, within(operation, where))
+                assert result.get("error") == "permission error", operation
+    assert everything(site) == content
+
+
 @pytest.mark.parametrize("role", ["host", "controller"])
 def test_a_stolen_key_tries_every_table_and_column(site: Site, content: dict[str, Any], role: str) -> None:
     thief, remote = site.issue(role, "host-a"), site.remotes[role]
