@@ -28,7 +28,11 @@ _SECONDS: Final = 60
 
 
 def start(folder: Path, namespace: str | None = None) -> str:
-    """Start it, with its files in a folder, in a network namespace; wait until it answers, and return its version."""
+    """Start it, with its files in a folder, in a network namespace; wait until it answers, and return its version.
+
+    Raises:
+        CommandError, TimeoutError: it does not start, or does not answer.
+    """
     for place in _PRIVATE:
         own, there = folder / place, Path("/", place)
         own.mkdir(parents=True)
@@ -37,12 +41,23 @@ def start(folder: Path, namespace: str | None = None) -> str:
     Path("/etc/libvirt/libvirtd.conf").write_text(_LIBVIRTD)
     Path("/etc/libvirt/qemu.conf").write_text(_QEMU)
     netns.run(namespace, ["libvirtd", "--daemon", "--pid-file", "/run/libvirt/libvirtd.pid"])
-    return wait_until(lambda: virsh("version", "--daemon"), _SECONDS, "libvirtd to answer").splitlines()[-1]
+    said = wait_until(_versions, _SECONDS, "libvirtd to answer")
+    return ", ".join(
+        line.partition(": ")[2] for line in said.splitlines() if line.startswith(("Using lib", "Running hy"))
+    )
 
 
 def virsh(*args: str) -> str:
-    """What virsh prints for these words; nothing if it fails."""
+    """What virsh prints for these words.
+
+    Raises:
+        CommandError: it fails: there is no such thing, or libvirtd does not answer.
+    """
+    return netns.run(None, ["virsh", "--quiet", "--connect", "qemu:///system", *args])
+
+
+def _versions() -> str:
     try:
-        return netns.run(None, ["virsh", "--quiet", "--connect", "qemu:///system", *args])
+        return virsh("version", "--daemon")
     except netns.CommandError:
         return ""

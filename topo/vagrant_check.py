@@ -6,6 +6,7 @@ networks are not touched, and when the first process in there ends, however it d
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -61,24 +62,70 @@ def main() -> int:
 
 def check(folder: Path) -> int:
     """What is done in the namespaces."""
+    report = Report()
     try:
-        _say(f"libvirtd runs, for this alone: {private_libvirt.start(folder)}")
+        report.versions.append(private_libvirt.start(folder))
+        _say(f"libvirtd runs, for this alone: {report.versions[0]}")
         make_certificates(folder / "tls", 2)
         vagrant = _Vagrant(folder)
-        _validate(vagrant, folder)
-        _up(vagrant)
+        report.versions.append(", ".join([vagrant.run("--version").strip(), *_plugin(vagrant)]))
+        with report.stage("vagrant validate, for libvirt and VirtualBox"):
+            _validate(vagrant, folder)
+        with report.stage("vagrant up: control, host-1, host-2"):
+            vagrant.run("up", "--no-parallel")
         machines = vagrant.machines()
-        _guests_reach_each_other(machines)
-        _provision_again(vagrant)
-        _whole_demonstration_in(machines["host-1"], folder)
-        _destroy(vagrant)
+        report.versions += _versions_in(machines["host-1"])
+        with report.stage("guests on both hosts reach each other"):
+            _guests_reach_each_other(machines)
+        with report.stage("vagrant provision, which changes nothing"):
+            _provision_again(vagrant)
+        with report.stage("the demonstration's checks, in namespaces of host-1"):
+            _whole_demonstration_in(machines["host-1"], folder)
+        with report.stage("vagrant destroy, which leaves the box alone"):
+            _destroy(vagrant)
     except KeyboardInterrupt:
         return 130
     except (_WrongError, netns.CommandError, TimeoutError) as error:
-        print(f"\nNot as promised: {error}", file=sys.stderr)
+        print(f"\n{report}\nNot as promised: {error}", file=sys.stderr)
         return 1
-    _say("As promised: all of it")
+    print(f"\n{report}\nAs promised: all of it.")
     return 0
+
+
+class Report:
+    """What was done, how long each of it took, and of which versions: printed as it may stand in a document."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.versions: list[str] = []
+        self._clock = clock
+        self._stages: list[tuple[str, float]] = []
+
+    @contextlib.contextmanager
+    def stage(self, what: str) -> Iterator[None]:
+        """Whatever is done in here, until it ends or fails."""
+        begun = self._clock()
+        _say(what)
+        try:
+            yield
+        finally:
+            self._stages.append((what, self._clock() - begun))
+
+    def __str__(self) -> str:
+        """The stages in order, with seconds, and then the versions."""
+        rows = [*self._stages, ("all of it", sum(seconds for _, seconds in self._stages))]
+        return "\n".join([*(f"{seconds:6.0f} s  {what}" for what, seconds in rows), "", *self.versions])
+
+
+def _plugin(vagrant: _Vagrant) -> list[str]:
+    return [
+        f"vagrant-libvirt {version}"
+        for version in re.findall(r"vagrant-libvirt \((\S+),", vagrant.run("plugin", "list"))
+    ]
+
+
+def _versions_in(machine: Machine) -> list[str]:
+    commands = ("uname -sr", "ovs-vsctl --version | head -n 1", "dpkg-query --show lockgate", "python3 --version")
+    return [f"{machine.name}: " + ", ".join(" ".join(machine.run(command).split()) for command in commands)]
 
 
 def _say(text: str) -> None:
@@ -149,16 +196,8 @@ def _validate(vagrant: _Vagrant, folder: Path) -> None:
     vagrant.run("validate", VAGRANT_DEFAULT_PROVIDER="virtualbox", PATH=f"{stubs}:{os.environ['PATH']}")
 
 
-def _up(vagrant: _Vagrant) -> None:
-    _say(netns.run(None, ["vagrant", "--version"]).strip())
-    vagrant.run("up", "--no-parallel")
-    _say("three machines are up")
-
-
 def _guests_reach_each_other(machines: dict[str, Machine]) -> None:
     one = machines["host-1"]
-    for what in ("uname -r", "ovs-vsctl --version | head -n 1", "dpkg-query --show lockgate", "python3 --version"):
-        _say(f"host-1: {one.run(what).strip()}")
     _expect("datapath of br-nic", "system", one.run("ovs-vsctl get Bridge br-nic datapath_type").strip())
     for guest, target in (("blue-1", "10.0.0.12"), ("blue-1", "fd00:5001::12"), ("green-1", "10.0.0.12")):
         said = one.guest(guest, f"ping -n -c 5 -i 0.1 -W 5 {target}")
@@ -190,20 +229,36 @@ def _whole_demonstration_in(machine: Machine, folder: Path) -> None:
     machine.run("mkdir -p /root/lockgate && tar xf /root/lockgate.tar -C /root/lockgate --no-same-owner")
     where = "LOCKGATE_DATAPATH=system PYTHONPATH=/root/lockgate"
     print(machine.run(f"cd /root/lockgate && {where} /opt/lockgate/bin/python3 -m topo.demo 2>&1", seconds=_HOUR))
-    _say("the demonstration holds, on the kernel's datapath")
 
 
 _FOLDERS: Final = ("controller", "explain", "flows", "mapping", "topo", "examples")
 
 
 def _destroy(vagrant: _Vagrant) -> None:
+    machines, networks, disks, boxes = _listed()
+    # What is not seen now would not be missed afterwards.
+    _expect("machines", len(_MACHINES), len(machines))
+    _expect("networks of the lab", ["lockgate-control", "lockgate-substrate"], [n for n in networks if "lockgate" in n])
+    _expect("disks of machines", True, len(disks) >= len(_MACHINES))
+    _expect("disks of the box", 1, len(boxes))
     vagrant.run("destroy", "--force")
-    _expect("machines left", "", private_libvirt.virsh("list", "--all", "--name").strip())
-    networks: Sequence[str] = private_libvirt.virsh("net-list", "--all", "--name").split()
-    _expect("networks left", [], [name for name in networks if name.startswith(("lockgate", "vagrant"))])
+    _expect("what is left, but for the box", ([], [], [], boxes), _listed())
+
+
+def _listed() -> tuple[list[str], list[str], list[str], list[str]]:
+    """What libvirt has of Vagrant's machines: these, networks, disks; and disks of boxes.
+
+    Raises:
+        CommandError: libvirt does not answer.
+    """
+    machines = private_libvirt.virsh("list", "--all", "--name").split()
+    networks = private_libvirt.virsh("net-list", "--all", "--name").split()
     volumes = [line.split()[0] for line in private_libvirt.virsh("vol-list", "default").splitlines() if line.strip()]
-    _expect(
-        "disks left, but for the box", [], [name for name in volumes if not name.startswith("lockgate-lab_vagrant_box")]
+    return (
+        machines,
+        sorted(name for name in networks if name.startswith(("lockgate", "vagrant"))),
+        [name for name in volumes if "_vagrant_box_image_" not in name],
+        [name for name in volumes if "_vagrant_box_image_" in name],
     )
 
 
