@@ -213,7 +213,7 @@ class Reconciler:
             self.took, self._since = time.monotonic() - self._since, 0.0
         if state:
             self.applied_seq, self.host = state.applied_seq, state.host
-            if state.peers != self.peers:
+            if state.peers is not self.peers and state.peers != self.peers:
                 self.peers = state.peers
         return state is not None
 

@@ -68,6 +68,10 @@ class BridgeFlows:
         """VPC -> address -> the place that its flows were made of."""
         self._peers: Counter[RowId] = Counter()
         """Other host -> addresses that are there. Those without are no peers, nor those that cannot be reached."""
+        self._reached: dict[RowId, Host] = {}
+        """Those of them that can be reached, as they were when flows were made last."""
+        self._peers_now: tuple[Host, ...] | None = None
+        """The same, as `peers` says it; None: not made since they changed."""
         self._fleet_mtu = 0
         """What the VPCs' flows were made for."""
         self._metered: dict[RowId, Meters] = {}
@@ -116,8 +120,9 @@ class BridgeFlows:
     @property
     def peers(self) -> tuple[Host, ...]:
         """The hosts that this one exchanges tunnel packets with."""
-        hosts = (self._linked.hosts[uuid] for uuid in self._peers if uuid in self._linked.hosts)
-        return tuple(host for host in hosts if self._host and self._host.reaches(host))
+        if self._peers_now is None:
+            self._peers_now = tuple(self._reached.values())
+        return self._peers_now
 
     def applied(self, config_seq: int) -> int:
         """The last change of which `update` has said everything, when this is the last that it was told of."""
@@ -158,6 +163,8 @@ class BridgeFlows:
         for vpc, addresses in self._backlog.take(self.slice):
             for ip, port in addresses.items():
                 self._remake(vpc, ip, port, step)
+        for uuid in step.hosts | step.rows:
+            self._note_peer(uuid)
         step.rows.update(uuid for uuid in step.hosts if (uuid in self._peers) != (uuid in self._cookies))
         for uuid in step.rows:
             flows = list(self._flows(uuid))
@@ -205,7 +212,8 @@ class BridgeFlows:
             vpc for vpc in touched.vpcs & self._members.keys() if self._vnis.get(vpc) != self._linked.vpcs[vpc].vni
         }
         joined_or_left = left | joined
-        ports.update(uuid for uuid, (vpc, _) in self._far.items() if vpc in joined_or_left)
+        if joined_or_left:
+            ports.update(uuid for uuid, (vpc, _) in self._far.items() if vpc in joined_or_left)
         for vpc in joined:
             ports.update(self._linked.ports_of(vpc))
         for vpc in (left | renumbered) & self._vnis.keys():
@@ -321,6 +329,16 @@ class BridgeFlows:
             if not self._peers[host]:
                 del self._peers[host]
             step.hosts.add(host)
+
+    def _note_peer(self, uuid: RowId) -> None:
+        """Note whether this is a host to exchange tunnel packets with."""
+        host = self._linked.hosts.get(uuid) if uuid in self._peers else None
+        now = host if host and self._host and self._host.reaches(host) else None
+        if now is not self._reached.get(uuid):
+            self._peers_now = None
+            self._reached.pop(uuid, None)
+            if now:
+                self._reached[uuid] = now
 
     def _place(self, uuid: RowId | None, ipv6: bool) -> Place | None:
         """Where a port's addresses of one family are now; None if they are nowhere."""

@@ -24,8 +24,8 @@ from mapping.model import (
     Snapshot,
     Vpc,
     fleet_mtu,
-    peer_groups,
-    peer_names,
+    groups_of,
+    peers_named,
 )
 
 _NONE: Final[frozenset[RowId]] = frozenset()
@@ -103,8 +103,14 @@ class Linked:
         """Mappings that do not hold: fewer than those that do."""
         self._ports_of = _Index()
         """Host, VPC or group -> ports that refer to it."""
-        self._peer_groups: dict[RowId, frozenset[str]] = {}
+        self._groups_in = _Index()
+        """VPC -> its groups, whether or not they hold together."""
+        self._called = _Index()
+        """VPC and name -> groups that are called so."""
+        self._naming = _Index()
+        """VPC and name -> groups whose rules name such a group as a peer."""
         self._dangling: set[RowId] = set()
+        """Groups whose rules name one that is not there."""
         self._mappings_of = _Index()
         """Port -> mappings that refer to it."""
         self._claimants = _Index()
@@ -139,7 +145,6 @@ class Linked:
         """Check what was put, and all that refers to it; return both."""
         touched, self._dirty = self._dirty, Touched()
         mappings, self._dirty_mappings = self._dirty_mappings, set()
-        parsed_groups = self._parsed["SecurityGroup"]
         for uuid in touched.hosts:
             before = self.hosts.get(uuid)
             self._keep("Host", self.hosts, uuid, lambda host: rows.check_host(host, self._claims(host)))
@@ -148,7 +153,7 @@ class Linked:
         for uuid in touched.vpcs:
             self._keep("Vpc", self.vpcs, uuid, lambda _: True)
             touched.ports.update(self._ports_of.get(uuid))
-            touched.groups.update(each for each, group in parsed_groups.items() if getattr(group, "vpc", "") == uuid)
+            touched.groups.update(self._groups_in.get(uuid))
         if touched.groups:
             self._settle_groups(touched)
         for uuid in touched.ports:
@@ -187,28 +192,55 @@ class Linked:
 
     def peers_of(self, port: Port) -> frozenset[str]:
         """The groups of a port that rules of its VPC name as peers."""
-        named = self._peer_groups.get(port.vpc)
-        return peer_names(port, self.groups, named) if port.groups and named else frozenset()
+        groups = groups_of(port, self.groups) if port.groups else ()
+        return frozenset(group.name for group in groups if group and self._naming.get((group.vpc, group.name)))
 
     def _settle_groups(self, touched: Touched) -> None:
         """Check these groups. Of ports that have them, those are touched that others are to know otherwise."""
-        before = {uuid: self.groups.get(uuid) for uuid in touched.groups}
-        for uuid, old in before.items():
+        changes: list[tuple[SecurityGroup | None, SecurityGroup | None]] = []
+        for uuid in touched.groups:
+            old = self.groups.get(uuid)
             self._keep("SecurityGroup", self.groups, uuid, lambda group: group.vpc in self.vpcs)
             now = self.groups.get(uuid)
+            changes.append((old, now))
             if (old and (old.vpc, old.name)) != (now and (now.vpc, now.name)):
                 touched.ports.update(self._ports_of.get(uuid))
-        named, self._peer_groups = self._peer_groups, peer_groups(self.groups.values())
-        for uuid, group in self.groups.items():
-            if (group.name in named.get(group.vpc, ())) != (group.name in self._peer_groups.get(group.vpc, ())):
-                touched.ports.update(self._ports_of.get(uuid))
-        for uuid in self._dangling:
-            if uuid in self.groups:
+        every = [group for change in changes for group in change if group]
+        there = {key: bool(self._called.get(key)) for key in {(group.vpc, group.name) for group in every}}
+        named = {key: bool(self._naming.get(key)) for group in every for key in _peer_keys(group)}
+        for old, now in changes:
+            self._note_group(old, put=False)
+            self._note_group(now, put=True)
+        for key, before in named.items():
+            if bool(self._naming.get(key)) != before:
+                for uuid in self._called.get(key):
+                    touched.ports.update(self._ports_of.get(uuid))
+        suspects = set(touched.groups)
+        for key, before in there.items():
+            if bool(self._called.get(key)) != before:
+                suspects |= self._naming.get(key)
+        for uuid in suspects:
+            self._note_dangling(uuid, touched)
+
+    def _note_group(self, group: SecurityGroup | None, *, put: bool) -> None:
+        if group:
+            _note(self._called, (group.vpc, group.name), group.uuid, put=put)
+            for key in _peer_keys(group):
+                _note(self._naming, key, group.uuid, put=put)
+
+    def _note_dangling(self, uuid: RowId, touched: Touched) -> None:
+        """Note whether the rules of a group name others that are not there."""
+        group = self.groups.get(uuid)
+        row = rows.dangling(group, lambda vpc, name: bool(self._called.get((vpc, name)))) if group else None
+        if row:
+            if uuid not in self._dangling:
+                touched.groups.add(uuid)
+            self._dangling.add(uuid)
+            self.bad[uuid] = row
+        elif uuid in self._dangling:
+            self._dangling.remove(uuid)
+            if group:
                 self.bad.pop(uuid, None)
-        bad = {row.uuid: row for row in rows.dangling(self.groups.values())}
-        touched.groups |= bad.keys() - self._dangling
-        self._dangling = set(bad)
-        self.bad |= bad
 
     def _settle_addresses(self, touched: Touched, mappings: set[RowId]) -> None:
         """Check these mappings, and note what their addresses lead to now."""
@@ -260,6 +292,8 @@ class Linked:
             _note(self._ports_of, value.vpc, uuid, put=put)
             for referent in (*value.hosts, *value.groups):
                 _note(self._ports_of, referent, uuid, put=put)
+        elif isinstance(value, SecurityGroup):
+            _note(self._groups_in, value.vpc, uuid, put=put)
         elif isinstance(value, Host):
             for datapath in (value.guest_datapath, value.nic_datapath):
                 self._dirty.hosts.update(self._claimants.get(datapath))
@@ -281,3 +315,8 @@ class Linked:
 
 def _note(index: _Index, key: Any, uuid: RowId, *, put: bool) -> None:  # noqa: ANN401
     (index.add if put else index.discard)(key, uuid)
+
+
+def _peer_keys(group: SecurityGroup) -> set[tuple[RowId, str]]:
+    """The groups that its rules name, by VPC and name."""
+    return {(group.vpc, peer) for peer in peers_named(group)}

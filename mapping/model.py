@@ -234,11 +234,16 @@ def groups_of(port: Port, groups: MappingABC[RowId, SecurityGroup]) -> tuple[Sec
     return tuple(group if group and group.vpc == port.vpc else None for group in found)
 
 
+def peers_named(group: SecurityGroup) -> set[str]:
+    """The names of groups that its rules name as peers."""
+    return {rule.peer for rule in group.rules if isinstance(rule.peer, str)}
+
+
 def peer_groups(groups: Iterable[SecurityGroup]) -> dict[RowId, frozenset[str]]:
     """VPC -> the names of groups that rules in it name as peers: of no others need it be known who is in them."""
     named: dict[RowId, set[str]] = {}
     for group in groups:
-        named.setdefault(group.vpc, set()).update(rule.peer for rule in group.rules if isinstance(rule.peer, str))
+        named.setdefault(group.vpc, set()).update(peers_named(group))
     return {vpc: frozenset(names) for vpc, names in named.items() if names}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from collections.abc import Mapping as MappingABC
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from mapping.model import (
     SecurityGroup,
     Snapshot,
     Vpc,
+    peers_named,
 )
 from mapping.schema import Json
 from mapping.security_rules import parse_rule
@@ -193,24 +194,22 @@ def link(seq: int, parsed: Parsed) -> Snapshot:
     hosts: dict[RowId, Host] = _keep(parsed, "Host", bad, lambda host: check_host(host, claims))
     vpcs: dict[RowId, Vpc] = _keep(parsed, "Vpc", bad, lambda _: True)
     groups: dict[RowId, SecurityGroup] = _keep(parsed, "SecurityGroup", bad, lambda group: group.vpc in vpcs)
-    bad += dangling(groups.values())
+    there = {(group.vpc, group.name) for group in groups.values()}
+    dangle = (dangling(group, lambda vpc, name: (vpc, name) in there) for group in groups.values())
+    bad += [row for row in dangle if row]
     ports: dict[RowId, Port] = _keep(parsed, "Port", bad, lambda port: check_port(port, vpcs, hosts))
     mappings = _keep(parsed, "Mapping", bad, lambda mapping: check_mapping(mapping, vpcs, ports))
     ordered = tuple(sorted(bad, key=lambda row: (row.table, row.name, row.uuid)))
     return Snapshot(seq, hosts, vpcs, ports, mappings, ordered, groups)
 
 
-def dangling(groups: Iterable[SecurityGroup]) -> Iterator[BadRow]:
-    """Groups with rules that name a group that their VPC has not: those rules allow nothing, the others work."""
-    known = list(groups)
-    there = {(group.vpc, group.name) for group in known}
-    for group in known:
-        missed = sorted(
-            {rule.peer for rule in group.rules if isinstance(rule.peer, str) and (group.vpc, rule.peer) not in there}
-        )
-        if missed:
-            text = f"its rules name groups that its VPC has not, and so allow nothing: {', '.join(missed)}"
-            yield BadRow("SecurityGroup", group.uuid, group.name, text)
+def dangling(group: SecurityGroup, is_there: Callable[[RowId, str], bool]) -> BadRow | None:
+    """What to say of a group whose rules name one that its VPC has not: those rules allow nothing, the others work."""
+    missed = sorted(peer for peer in peers_named(group) if not is_there(group.vpc, peer))
+    if not missed:
+        return None
+    text = f"its rules name groups that its VPC has not, and so allow nothing: {', '.join(missed)}"
+    return BadRow("SecurityGroup", group.uuid, group.name, text)
 
 
 def _keep(parsed: Parsed, table: str, bad: list[BadRow], check: Callable[[Any], bool]) -> dict[RowId, Any]:

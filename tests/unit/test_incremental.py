@@ -186,7 +186,7 @@ def test_rows_that_change_between_the_slices_of_mending_end_in_what_the_pure_fun
     """Whatever was lost meanwhile, and whether or not a row is again as it was."""
     monkeypatch.setattr("flows.incremental.SLICE", 1)
     left_out = 0
-    for seed in range(200):
+    for seed in range(60):
         rng = random.Random(seed)
         linked, ofports = everything(), ofports_without("none")
         for each in PORTS:
@@ -214,7 +214,7 @@ def test_rows_that_change_between_the_slices_of_mending_end_in_what_the_pure_fun
         known = HOST_A.uuid in linked.hosts
         assert switch == (desired(bridge, view(linked.snapshot(1), HOST_A), ofports) if known else {})
         assert flows.matches(list(switch))
-    assert left_out > 5
+    assert left_out > 3
 
 
 def test_rows_that_change_while_others_wait_their_turn_end_in_what_the_pure_function_says(
