@@ -199,7 +199,8 @@ def _show_history(entries: Iterable[Entry], which: cli_names.Which = lambda _: T
     out = console()
     for entry in entries:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
-        out.print(f"config_seq {entry.config_seq}  {when}  {entry.who}", style="bold", markup=False)
+        proven = f"{entry.certificate}: " if entry.certificate else ""
+        out.print(f"config_seq {entry.config_seq}  {when}  {proven}{entry.who}", style="bold", markup=False)
         out.print(f"  {entry.command}", markup=False)
         if entry.reason:
             out.print(f"  why: {entry.reason}", markup=False)

@@ -1,7 +1,9 @@
 """Who changed what, when, how and why: rows of the table History, written in the transaction that they tell of.
 
-Whoever may write mappings may write these as well: they are for colleagues who ask later, and no proof against one of
-them. A program that writes without `mapping.writer.Writer.carry_out` leaves a gap in the numbers.
+With TLS the database takes only entries whose `certificate` is the client's own, lets nobody change one, and nobody
+delete another's (`mapping.roles`). All else is what the client says: it is for colleagues who ask later. A program that
+writes without `mapping.writer.Writer.carry_out`, or deletes its own entry, leaves a gap in the numbers. Old entries are
+deleted by whoever has no role: a client that has none, with each change, and the member now and then.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from mapping.plan import Edit, Operation
 from mapping.tls import Identity
 
 KEPT: Final = 1000
-"""How many of the last changes are told of; what is older goes with each new one."""
+"""How many of the last changes are told of."""
 _LINES: Final = 50
 _WIDTH: Final = 300
 """How many edits of one change are told of, and how many characters of each, of a command and of a reason."""
 
-COLUMNS: Final = ("config_seq", "at", "who", "command", "reason", "edits")
+COLUMNS: Final = ("config_seq", "at", "who", "certificate", "command", "reason", "edits")
 
 
 class Cause(NamedTuple):
@@ -41,6 +43,8 @@ class Entry(NamedTuple):
     at: int
     """In unix seconds, by the clock of who made it."""
     who: str
+    certificate: str
+    """The name in the certificate that it was written with, as the database has checked; empty if there was none."""
     command: str
     reason: str
     edits: tuple[str, ...]
@@ -62,8 +66,13 @@ def author() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def operations(cause: Cause, edits: Sequence[Edit], config_seq: int, at: float) -> tuple[Operation, ...]:
-    """What, in the transaction of these edits, remembers them; `config_seq` is what the database has after it."""
+def operations(
+    cause: Cause, edits: Sequence[Edit], config_seq: int, at: float, certificate: str
+) -> tuple[Operation, ...]:
+    """What, in the transaction of these edits, remembers them; `config_seq` is what the database has after it.
+
+    `certificate` is the name in that of the connection; empty if it has none.
+    """
     lines = [_cut(f"{edit.sign} {edit.name}  {edit.what}".strip()) for edit in edits[:_LINES]]
     if len(edits) > _LINES:
         lines.append(f"and {len(edits) - _LINES} more")
@@ -71,12 +80,18 @@ def operations(cause: Cause, edits: Sequence[Edit], config_seq: int, at: float) 
         "config_seq": config_seq,
         "at": int(at),
         "who": _cut(cause.who),
+        "certificate": certificate,
         "command": _cut(cause.command),
         "reason": _cut(cause.reason),
         "edits": "\n".join(lines),
     }
-    old = [["config_seq", "<=", config_seq - KEPT]]
-    return {"op": "insert", "table": "History", "row": row}, {"op": "delete", "table": "History", "where": old}
+    insert = {"op": "insert", "table": "History", "row": row}
+    return (insert,) if certificate else (insert, forget(config_seq))
+
+
+def forget(config_seq: int) -> Operation:
+    """What deletes all but the entries that are kept, when the last change has this number."""
+    return {"op": "delete", "table": "History", "where": [["config_seq", "<=", config_seq - KEPT]]}
 
 
 def read(rows: Iterable[dict[str, Any]]) -> list[Entry]:

@@ -1,7 +1,8 @@
 """What each role may write in the mapping database, as OVSDB checks it (ovsdb(7), "Role-Based Access Control").
 
 The rules are rows of the database. A certificate's common name is the client's; for a host it must be the name in the
-row that it writes. Reading is not restricted: OVSDB has no rules for it.
+row that it writes, and for an operator that in the entry of the history that he adds. Reading is not restricted: OVSDB
+has no rules for it.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ def operations() -> list[Operation]:
 def _permissions() -> dict[str, dict[str, tuple[str, bool, tuple[str, ...]]]]:
     """Role -> table -> the column that must hold the client's name, whether rows come and go, columns to write."""
     written = [table for table in schema.tables() if table not in _RULES]
+    everything = {table: (_ANYBODY, True, tuple(schema.columns(table))) for table in written}
     return {
-        "operator": {table: (_ANYBODY, True, tuple(schema.columns(table))) for table in written},
+        # Who adds an entry is who it names, nobody changes one, and nobody deletes another's.
+        "operator": {**everything, "History": ("certificate", True, ())},
         "controller": {"Host": (_ANYBODY, False, REPORTED_COLUMNS)},
         "host": {"Host": ("name", False, REPORTED_COLUMNS)},
     }

@@ -159,6 +159,15 @@ class Session:
         return self._remote
 
     @property
+    def certificate(self) -> str:
+        """The name in the certificate that this connection shows; empty if it shows none.
+
+        Raises:
+            MappingError: there should be one, and is none.
+        """
+        return self._identity.common_name if self._identity and self._remote.startswith("ssl:") else ""
+
+    @property
     def unreachable(self) -> bool:
         """Whether every server has been tried in vain since there was a connection last. Trying goes on."""
         return self._failures >= len(self._remotes)

@@ -18,9 +18,12 @@ from mapping import cluster, fronts, service
 from mapping.errors import MappingError
 from mapping.fronts import Fronts
 from mapping.tls import Identity
+from mapping.writer import Writer
 
 _LOOK_SECONDS: Final = 1.0
 """How often the trust files, and the list of members, are looked at."""
+_FORGET_SECONDS: Final = 60.0
+"""How often what is old in the history is deleted: operators with a role may delete no entry of another."""
 _MEMBER: Final = "mapping"
 _LISTENS: Final = "|ovsdb_server|INFO|ovsdb-server (Open vSwitch)"
 
@@ -108,7 +111,7 @@ class _Supervisor:
     def run(self) -> NoReturn:
         self._launch(_MEMBER)
         self._trusted = self._trust_files()
-        looked = time.monotonic()
+        looked = forgot = time.monotonic()
         while True:
             with suppress(queue.Empty):
                 self._take(*self._said.get(timeout=_LOOK_SECONDS))
@@ -117,6 +120,14 @@ class _Supervisor:
                 self._look_at_trust()
                 self._settled = self._settled or cluster.settle(self._plan.file.parent)
                 looked = time.monotonic()
+            if self._plan.fronts and not self._plan.relay and time.monotonic() > forgot + _FORGET_SECONDS:
+                self._forget()
+                forgot = time.monotonic()
+
+    def _forget(self) -> None:
+        # It may be without a majority, or not made yet: then later.
+        with suppress(MappingError, ValueError), Writer([f"unix:{self._plan.core}"], timeout_ms=2000) as writer:
+            writer.forget()
 
     def stop(self) -> None:
         for child in self._children.values():

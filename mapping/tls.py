@@ -59,6 +59,15 @@ class Identity:
         certificate = certificates.read(self.file("cert"))[0]
         return f"{certificates.role_of(certificate)} {certificates.name_of(certificate)}"
 
+    @property
+    def common_name(self) -> str:
+        """The name alone, by which OVSDB knows it.
+
+        Raises:
+            MappingError: there is none.
+        """
+        return certificates.name_of(certificates.read(self.file("cert"))[0])
+
     def check(self) -> None:
         """Raise `MappingError` if something is missing in the folder, or cannot be used."""
         _ = self.name

@@ -114,6 +114,15 @@ class Writer:
         """
         return history.read(self.select(("History", [], list(history.COLUMNS)))[0])
 
+    def forget(self) -> None:
+        """Delete what is too old to be kept in the history. Only who has no role may.
+
+        Raises:
+            MappingError: as `read`.
+        """
+        ((row,),) = self.select(("Global", [], ["config_seq"]))
+        self.record([history.forget(row["config_seq"])])
+
     def read_provision(self) -> dict[str, dict[str, str | None]]:
         """What is known of the hosts that are, or were, given to guests: host -> `PROVISION`.
 
@@ -179,7 +188,8 @@ class Writer:
         if plan.faults or not plan.edits:
             return Done(plan, rows.config_seq(tables))
         # Whoever writes in between makes this fail, so the number is known.
-        remember = history.operations(cause, plan.edits, rows.config_seq(tables) + 1, time.time())
+        seq, certificate = rows.config_seq(tables) + 1, self._session.certificate
+        remember = history.operations(cause, plan.edits, seq, time.time(), certificate)
         return Done(plan, self.transact([*plan.operations, *remember], str(cause)).config_seq)
 
     def _transact(self, operations: Sequence[Operation]) -> list[Json]:

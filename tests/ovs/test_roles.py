@@ -213,6 +213,43 @@ def test_an_operator_writes_mappings(site: Site, content: dict[str, Any]) -> Non
     assert content["Mapping"] != everything(site)["Mapping"]
 
 
+@pytest.mark.usefixtures("content")
+def test_an_operator_signs_history_as_himself_and_touches_nobody_elses(site: Site) -> None:
+    """Ann has moved an address. Ben, an operator as well, tries to have done it in her name, or to hide it."""
+    ann, ben, remote = site.issue("operator", "ann"), site.issue("operator", "ben"), site.remotes["operator"]
+    for number, identity in ((78, ann), (79, ben)):
+        rows = document.read(EXAMPLE.replace(b"[10.0.0.12]", b"[10.0.0.%d]" % number, 1), "f.yaml").rows
+        with Writer([remote], identity=identity) as writer:
+            writer.carry_out(lambda tables, rows=rows: plan.make(rows, tables), Cause("operator ann at x", "a lie"))  # type: ignore[misc]
+    before = everything(site)["History"]
+    (hers,) = (row for row in before.values() if row["certificate"] == "ann")
+    (his,) = (row for row in before.values() if row["certificate"] == "ben")
+    assert his["who"] == hers["who"], "what a client says of itself is worth nothing"
+    her_entry = [["_uuid", "==", hers["_uuid"]]]
+    forged = {column: hers[column] for column in hers if not column.startswith("_")}
+    tries: list[Operation] = [{"op": "insert", "row": forged}, {"op": "insert", "row": forged | {"certificate": ""}}]
+    tries += [{"op": "delete", "where": where} for where in ([], her_entry, [["certificate", "==", "ann"]])]
+    for where in ([], her_entry, [["_uuid", "==", his["_uuid"]]]):
+        tries += [{"op": "update", "where": where, "row": {column: forged[column]}} for column in forged]
+        tries.append({"op": "mutate", "where": where, "mutations": [["config_seq", "+=", 1]]})
+    for each in tries:
+        (result, *_) = transact(remote, ben, {**each, "table": "History"})
+        assert result.get("error") == "permission error", each
+    # Nor in steps of one transaction: an entry of his own that becomes hers.
+    own = {"op": "insert", "table": "History", "row": forged | {"certificate": "ben", "command": "stolen"}}
+    hers_now = {
+        "op": "update",
+        "table": "History",
+        "where": [["command", "==", "stolen"]],
+        "row": {"certificate": "ann"},
+    }
+    assert "permission error" in [each.get("error") for each in transact(remote, ben, own, hers_now)]
+    assert everything(site)["History"] == before
+    # What he can: delete his own, which leaves a gap in the numbers.
+    mine = {"op": "delete", "table": "History", "where": [["certificate", "==", "ben"]]}
+    assert transact(remote, ben, mine)[0] == {"count": 1}
+
+
 @pytest.mark.parametrize("role", FRONTS)
 def test_a_front_lets_in_certificates_of_its_role_and_no_others(site: Site, role: str) -> None:
     select = {"op": "select", "table": "Global", "where": []}
