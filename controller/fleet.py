@@ -19,9 +19,9 @@ from typing import Any, Final
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_5 as ofp
 
-from controller import punts, received
+from controller import answers, received
+from controller.advertiser import Advertiser
 from controller.counters import Counters, OwnPorts
-from controller.guest_configuration import Advertiser
 from controller.metrics import BridgeState, Metrics, State
 from controller.prober import Prober
 from controller.punted import Punted
@@ -156,7 +156,7 @@ class Fleet:
             linked = self._replica.linked
             named = (name for name, each in TABLES[BR_GUEST].items() if each.number == message.table_id)
             table = next(named, str(message.table_id))
-            punts.take(reconciler.switch, ofport, table, Punted(message.data, port, linked.vpcs[port.vpc], linked))
+            answers.take(reconciler.switch, ofport, table, Punted(message.data, port, linked.vpcs[port.vpc], linked))
 
     def _state(self) -> State:
         replica, linked, now = self._replica, self._replica.linked, time.monotonic()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import Final
 
+from mapping.linked import Linked
 from mapping.model import Host, IPAddress, IPNetwork, Port, Vpc, guest_mtu
 from mapping.values import in_family_order
 
@@ -71,6 +72,11 @@ def guest_config(port: Port, vpc: Vpc, addresses: Iterable[str], hosts: Iterable
         routes=vpc.routes,
         boot=dict(port.boot),
     )
+
+
+def config_of(port: Port, linked: Linked) -> GuestConfig:
+    """The same, by the rows that hold together now."""
+    return guest_config(port, linked.vpcs[port.vpc], linked.addresses_of(port.uuid), linked.hosts.values())
 
 
 def _in_subnets(

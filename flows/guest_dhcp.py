@@ -1,8 +1,8 @@
 """Rules of br-guest for what a guest asks to be told its configuration: DHCP, DHCPv6, router solicitations.
 
-They go to the controller (`controller.guest_configuration`), and nobody else ever sees them: from the port itself, that
-is, from none of its addresses yet, a link-local one or its own, and as often as the port's meter lets them. All that a
-guest can vary is matched in addresses, whose prefixes are tracked, and in both UDP ports, which Open vSwitch tracks
+They go to the controller (`controller.answers`), and nobody else ever sees them: from the port itself, that is, from
+none of its addresses yet, a link-local one or its own, and as often as the port's meter lets them. All that a guest can
+vary is matched in addresses, whose prefixes are tracked, and in both UDP ports, which Open vSwitch tracks
 likewise: what it invents makes few entries in the datapath's cache.
 """
 

@@ -1,4 +1,4 @@
-"""Packets that a flow of br-guest has sent here because no flow can answer them.
+"""Answers packets that a flow of br-guest has sent here because no flow can.
 
 What is answered goes back to the guest that asked, out of its own port, and past no table. A guest's meter has let the
 packet through: see `flows.meter.MeterKind.PUNT`.
@@ -7,22 +7,33 @@ packet through: see `flows.meter.MeterKind.PUNT`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from controller import guest_configuration, router
+from controller import dhcp4, dhcp6, router, router_advertisement
+from controller.guest_config import config_of
 from controller.punted import Punted
 from controller.switch import Switch
 from flows.flow import Output
 
 log = logging.getLogger(__name__)
 
+_PROTOCOLS: Final = (dhcp4.answer, dhcp6.answer, router_advertisement.answer)
+
+
+def _configuration(punted: Punted) -> Iterator[bytes]:
+    """How the guest is to configure itself (`flows.guest_dhcp`); nothing if it asks nothing that is known."""
+    guest = config_of(punted.port, punted.linked)
+    for protocol in _PROTOCOLS:
+        if frame := protocol(punted.frame, guest):
+            yield frame
+
 
 Answer = Callable[[Punted], Iterable[bytes]]
 """Frames for the guest. Must bear any bits."""
 
 ANSWERS: Final[dict[str, Answer]] = {
-    "DHCP": guest_configuration.answer,
+    "DHCP": _configuration,
     "TTL_EXPIRED": router.time_exceeded,
     "FIT": router.too_big,
     "ROUTER": router.port_unreachable,

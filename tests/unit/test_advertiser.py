@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from controller.guest_configuration import INTERVAL, Device, Rounds
+from controller.advertiser import INTERVAL, Device, Rounds
 
 
 def devices(number: int) -> list[Device]:

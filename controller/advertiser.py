@@ -1,4 +1,4 @@
-"""Tells guests how to configure themselves: answers what they ask (`flows.guest_dhcp`), and advertises their router.
+"""Advertises their router to guests that do not ask.
 
 A kernel does not ask again for a router that it has heard of, so each guest is told of it unasked, too, before what it
 was told last has run out.
@@ -13,32 +13,15 @@ from typing import Final
 
 from ryu.lib import hub
 
-from controller import dhcp4, dhcp6, router_advertisement
-from controller.guest_config import GuestConfig, guest_config
-from controller.punted import Punted
+from controller import router_advertisement
+from controller.guest_config import config_of
 from controller.reconciler import Reconciler
 from flows.flow import Output
 from mapping.linked import Linked
-from mapping.model import Port
 
 INTERVAL: Final = 300.0
 """Seconds between two advertisements to a guest, which hears of another MTU or DNS server by them."""
 _TICK: Final = 1.0
-
-_PROTOCOLS: Final = (dhcp4.answer, dhcp6.answer, router_advertisement.answer)
-
-
-def answer(punted: Punted) -> Iterator[bytes]:
-    """What is sent back to the guest, which is nothing if it asks nothing that is known."""
-    guest = _config(punted.port, punted.linked)
-    for protocol in _PROTOCOLS:
-        if frame := protocol(punted.frame, guest):
-            yield frame
-
-
-def _config(port: Port, linked: Linked) -> GuestConfig:
-    return guest_config(port, linked.vpcs[port.vpc], linked.addresses_of(port.uuid), linked.hosts.values())
-
 
 Device = tuple[Reconciler, int]
 """A br-guest, and the OpenFlow port of a device on it."""
@@ -89,6 +72,6 @@ class Advertiser:
     def _advertise(self, reconciler: Reconciler, ofport: int) -> None:
         # It may have gone, or become somebody else's, since the round began.
         port = reconciler.port_at(ofport) if reconciler.running else None
-        guest = _config(port, self._linked) if port else None
+        guest = config_of(port, self._linked) if port else None
         if guest and guest.ipv6:
             reconciler.switch.send_frame([Output(ofport)], router_advertisement.advertisement(guest))
