@@ -27,6 +27,9 @@ from topo.ovs import OpenVSwitch
 from topo.port_filter import Filter
 
 INTERVAL: Final = 1.0
+"""Seconds between two looks at what filters have counted, which costs no more than reading memory."""
+STEP: Final = 5.0
+"""Seconds between two looks at ports and their limits: these start four programs."""
 AGAIN: Final = 10.0
 """Seconds after which a controller is told again what it may have missed."""
 
@@ -43,33 +46,42 @@ class Watch:
 
     def __init__(self, ovs: OpenVSwitch) -> None:
         self._ovs = ovs
-        self._filters: dict[_Key, Filter] = {}
+        self._guests: dict[_Key, Filter] = {}
+        self._uplinks: set[_Key] = set()
         self._said: dict[_Key, tuple[float, MappingABC[Reason, Counted]]] = {}
+        self._due = -STEP
 
     def look(self, now: float) -> None:
-        """Bring limits and counters in step. `now` is on any clock, in seconds.
+        """Hand on what has been counted, and every `STEP` bring ports and limits in step. `now` is on any clock.
 
         Raises:
             CommandError, OSError: Open vSwitch does not answer, or a port has just gone.
         """
+        # After a failure ports are looked at again at once.
+        due, self._due = self._due, now
+        if due <= now:
+            self._bring_in_step()
+            due = now + STEP
+        for key, each in self._guests.items():
+            self._report(BR_GUEST, key, each.counted, now)
+        for key in self._uplinks:
+            self._report(BR_NIC, key, {Reason.FILTER_TUNNELS: uplink_filter.counted(key[1])}, now)
+        self._due = due
+
+    def _bring_in_step(self) -> None:
         there = set(bpf.attached(self._ovs.namespace).items())
-        self._filters = {key: each for key, each in self._filters.items() if key in there}
-        self._said = {key: said for key, said in self._said.items() if key in there}
         guests, uplinks = (
             {name: int(number) for number, name in _PORT.findall(self._ovs.ofctl("show", bridge))}
             for bridge in (BR_GUEST, BR_NIC)
         )
         dumped = self._ovs.ofctl("dump-meters", BR_GUEST)
         meters = {int(id_): (int(rate), int(burst)) for id_, rate, burst in _METER.findall(dumped)}
-        for key in there:
-            name, program = key
-            if name in guests:
-                each = self._filters.get(key) or self._filters.setdefault(key, Filter(program))
-                limit = meters.get(meter_id(guests[name], MeterKind.FROM_GUEST_PPS))
-                each.limit(*(limit or (port_filter.FRAMES_PER_SECOND, port_filter.FRAMES_AT_ONCE)))
-                self._report(BR_GUEST, key, each.counted, now)
-            elif uplinks.get(name) == UPLINK:
-                self._report(BR_NIC, key, {Reason.FILTER_TUNNELS: uplink_filter.counted(program)}, now)
+        self._guests = {key: self._guests.get(key) or Filter(key[1]) for key in there if key[0] in guests}
+        self._uplinks = {key for key in there if key[0] not in guests and uplinks.get(key[0]) == UPLINK}
+        self._said = {key: said for key, said in self._said.items() if key in there}
+        for (name, _), each in self._guests.items():
+            limit = meters.get(meter_id(guests[name], MeterKind.FROM_GUEST_PPS))
+            each.limit(*(limit or (port_filter.FRAMES_PER_SECOND, port_filter.FRAMES_AT_ONCE)))
 
     def _report(self, bridge: str, key: _Key, counted: MappingABC[Reason, Counted], now: float) -> None:
         when, said = self._said.get(key, (now, {}))
