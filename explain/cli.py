@@ -19,7 +19,7 @@ from explain import trace as tracing
 from explain.audit import Finding
 from explain.hosts import DEFAULT_VIA, UnreachableError
 from explain.packet import Packet, Proto
-from explain.site import Bridge, Site
+from explain.site import Bridge, Switches
 from flows.pipeline import BR_GUEST, BR_NIC, FILTERED, METERED, TABLES, UPLINK_FILTERED, Reason
 from mapping import status, wanted
 from mapping.cli_common import RefusedError, console, follow, print_json, settings
@@ -66,7 +66,7 @@ def trace(
     """
     with _following(context) as replica:
         report = status.report(replica.tables, replica.snapshot, time.time())
-        site = Site(replica.snapshot, via)
+        site = Switches(replica.snapshot, via)
         source, sent = _packet(replica.snapshot, sender, receiver, proto, port)
         made = tracing.trace(site, source, sent)
     behind = {host.name: host.lag for host in report.hosts if host.lag}
@@ -97,7 +97,7 @@ def explain(context: typer.Context, *, what: What, host: Hosts = None, via: Via 
     cookie = _cookie(what)
     with _following(context) as replica:
         chosen = _hosts(replica.snapshot, host)
-        site = Site(replica.snapshot, via)
+        site = Switches(replica.snapshot, via)
         places = [place for found in _each(chosen, lambda each: _explained(site, each, cookie)) for place in found]
     if options.json:
         print_json([show.place_as_json(place) for place in places])
@@ -154,7 +154,7 @@ def _audited(
     strangers: bool = False,
     before: dict[str, _Result] | None = None,
 ) -> Callable[[Host], _Result]:
-    site = Site(snapshot, via)
+    site = Switches(snapshot, via)
 
     def look(host: Host) -> _Result:
         found: list[Finding] = []
@@ -261,7 +261,7 @@ def _given(reason: Reason) -> list[str]:
     return [f"{table.bridge} {table.name}" for table in tables if reason in (table.miss, *table.named_misses)]
 
 
-def _explained(site: Site, host: Host, cookie: int) -> list[dict[str, Any]]:
+def _explained(site: Switches, host: Host, cookie: int) -> list[dict[str, Any]]:
     """What is known of a cookie on a host's bridges: those where it is, or should be."""
     found = []
     for role in _ROLES:

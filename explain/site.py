@@ -61,7 +61,7 @@ class Bridge:
         return Met(self.switch.host, step, said, (), ours=False)
 
 
-class Site:
+class Switches:
     """`snapshot` is the database; `via` how commands are run on a host (`explain.hosts`)."""
 
     def __init__(self, snapshot: Snapshot, via: str) -> None:

@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from explain.ofproto import Step
 from explain.packet import Packet, outer
-from explain.site import Bridge, Met, Site
+from explain.site import Bridge, Met, Switches
 from explain.words import REASONS
 from flows.fields import FAMILIES, TUN_ID
 from flows.pipeline import BR_GUEST, BR_NIC, Reason
@@ -49,7 +49,7 @@ class _End(Exception):  # noqa: N818 - no error: how a packet ends
         self.reason = reason
 
 
-def trace(site: Site, sender: Port, packet: Packet) -> Trace:
+def trace(site: Switches, sender: Port, packet: Packet) -> Trace:
     """Follow a packet that `sender`, a port that is on a host, sends.
 
     Raises:
@@ -59,7 +59,7 @@ def trace(site: Site, sender: Port, packet: Packet) -> Trace:
 
 
 class _Journey:
-    def __init__(self, site: Site, sender: Port, packet: Packet) -> None:
+    def __init__(self, site: Switches, sender: Port, packet: Packet) -> None:
         self._site = site
         self._sender = sender
         self._packet = packet
@@ -182,7 +182,7 @@ class _Journey:
         return ""
 
 
-def _why_unmapped(site: Site, vpc: Vpc, packet: Packet) -> str:
+def _why_unmapped(site: Switches, vpc: Vpc, packet: Packet) -> str:
     ip = packet.header.get("nw_dst") or packet.header["ipv6_dst"]
     found = (each for each in site.snapshot.mappings.values() if each.vpc == vpc.uuid and each.ip == ip)
     mapped = next(found, None)

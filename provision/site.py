@@ -13,8 +13,7 @@ from typing import Final
 
 from explain import audit
 from explain.hosts import Switch
-from explain.site import Bridge
-from explain.site import Site as Switches
+from explain.site import Bridge, Switches
 from flows.fields import ARP_SPA, IN_PORT, IP_SRC, IPV6_SRC
 from flows.flow import Goto
 from flows.pipeline import BR_GUEST, BR_NIC

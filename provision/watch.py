@@ -14,7 +14,7 @@ from typing import Final
 
 from explain import audit
 from explain.hosts import Switch
-from explain.site import Site as Switches
+from explain.site import Switches
 from flows.pipeline import BR_GUEST, BR_NIC
 from flows.ports import guest_patch, nic_patch
 from mapping.errors import MappingError
