@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +67,25 @@ def shake_hands(remote: str, identity: Identity, version: ssl.TLSVersion | None 
     return connection
 
 
+_RESERVED: list[socket.socket] = []
+
+
 def free_port(address: str) -> int:
-    """A port that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens at, or is given by this, until this process ends.
+
+    None of those from which the kernel takes one for whoever connects: such a port may be taken before a server that is
+    being started listens there. And tests that run beside this one know by a socket of its name that a port is taken.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(10_000, max(first, 20_000)), 1000):
+        name, probe = socket.socket(socket.AF_UNIX), socket.socket()
+        with probe, suppress(OSError):
+            name.bind(f"\0lockgate-test-port-{port}")
+            probe.bind((address, port))
+            _RESERVED.append(name)
+            return port
+        name.close()
+    raise AssertionError("no port is free")
 
 
 def transact(

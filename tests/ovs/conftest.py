@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from mapping import rows
 from mapping.model import Snapshot
 from mapping.replica import Replica
 from mapping.rows import READ_COLUMNS, STATUS_COLUMNS
+from tests import site
 from tests.build import HOST_A, HOST_B, TWO_HOSTS
 from tests.database import Database
 from tests.ovs.dummy import LOOPBACK, Controller, DummyHost
@@ -97,9 +97,8 @@ class World:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback interface."""
+    return site.free_port(LOOPBACK)
 
 
 @contextmanager
