@@ -15,6 +15,7 @@ from rich.text import Text
 from mapping import status as state
 from mapping.cli_common import console, follow, print_json, settings, show_table
 from mapping.replica import Replica
+from mapping.writer import Writer
 
 _LINES: Final = 8
 """Of each part of the screen, unless all is asked for."""
@@ -33,7 +34,9 @@ def status(context: typer.Context, *, everything: All = False) -> None:
     replica = Replica(options.remotes, state.COLUMNS)
     try:
         follow(replica, options)
-        report = state.report(replica.tables, replica.snapshot, time.time())
+        with Writer(options.remotes) as reader:
+            provisions = reader.read_provision()
+        report = state.report(replica.tables, replica.snapshot, time.time(), provisions)
     finally:
         replica.session.close()
     if options.json:

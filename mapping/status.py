@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 from mapping import reach, rows
@@ -123,7 +124,11 @@ class Report:
     bad: tuple[BadRow, ...]
 
 
-def report(tables: Tables, snapshot: Snapshot, now: float) -> Report:
+Provisions = MappingABC[str, MappingABC[str, str | None]]
+"""Host -> what is known of its provisioning (`mapping.writer.PROVISION`)."""
+
+
+def report(tables: Tables, snapshot: Snapshot, now: float, provisions: Provisions = MappingProxyType({})) -> Report:
     """The report on a database that holds `tables`; `snapshot` is what is valid of them; `now` in unix seconds."""
     config_seq = snapshot.config_seq
     hosts = tuple(
@@ -138,7 +143,8 @@ def report(tables: Tables, snapshot: Snapshot, now: float) -> Report:
         "Mapping": snapshot.mappings,
     }
     counts = {table: len(rows) + bad[table] for table, rows in held.items()}
-    problems = [*_absent(hosts), *_behind(hosts), *_reported(hosts), *_bad(snapshot.bad), *reach.in_snapshot(snapshot)]
+    problems = [*_failed(provisions), *_absent(hosts), *_behind(hosts), *_reported(hosts), *_bad(snapshot.bad)]
+    problems += reach.in_snapshot(snapshot)
     summary = problems or [_fine(hosts, config_seq)]
     return Report(tuple(summary), _notes(snapshot), not problems, config_seq, hosts, counts, snapshot.bad)
 
@@ -199,6 +205,16 @@ def of_host(row: Row, config_seq: int, now: float) -> HostStatus:
 def printable(text: str) -> str:
     """A text of somebody who need not be honest, without what a terminal would obey, on one line."""
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _failed(provisions: Provisions) -> list[str]:
+    """First of all: a port was closed, or could not be, and its tenant has noticed by now."""
+    return [
+        f"host {host}, for port {found['port'] or 'none'}: "
+        + printable(found["problem"] or "provisioning failed, look with `lockgate host list`")
+        for host, found in sorted(provisions.items())
+        if found["state"] == "failed"
+    ]
 
 
 def _absent(hosts: tuple[HostStatus, ...]) -> list[str]:

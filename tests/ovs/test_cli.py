@@ -280,6 +280,24 @@ def test_what_a_stolen_host_key_writes_reaches_no_terminal(lockgate: Lockgate) -
         assert not [text for text in texts(lockgate(*words, "--json", code=None).json) if not text.isprintable()]
 
 
+def test_status_says_which_host_could_not_be_given_to_a_guest(lockgate: Lockgate) -> None:
+    lockgate("apply", "-f", str(EXAMPLE))
+    for name in ("host-a", "host-b"):
+        lockgate.reports(name, 1)
+    assert lockgate("status").out.startswith("All is well")
+    with Writer([lockgate.remote]) as writer:
+        tables = writer.read()
+        (host,) = (uuid for uuid, row in tables["Host"].items() if row["name"] == "host-a")
+        (port,) = (uuid for uuid, row in tables["Port"].items() if row["name"] == "blue-web")
+        refs = {"host": ["uuid", host], "port": ["uuid", port]}
+        row = {"state": "failed", "step": "check", "problem": "host-a: br-nic differs: look with `lockgate attest`"}
+        writer.record([{"op": "insert", "table": "Provision", "row": {**refs, **row}}])
+    said = "host host-a, for port blue-web: host-a: br-nic differs: look with `lockgate attest`"
+    assert lockgate("status").out.splitlines()[0] == said
+    found = lockgate("status", "--json").json
+    assert (found["summary"], found["ok"]) == ([said], False)
+
+
 def texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever JSON holds
     if isinstance(value, str):
         yield value

@@ -121,6 +121,17 @@ def test_what_is_wrong_is_said_in_words() -> None:
     assert [one.live for one in made.hosts] == [False, False, False, True, True, True]
 
 
+def test_what_failed_while_a_host_was_given_away_comes_first() -> None:
+    tables: dict[str, dict[RowId, Row]] = {"Global": {"r9": {"config_seq": 5}}, "Host": {"r1": host(1, well())}}
+    tables |= {table: {} for table in ("Vpc", "Port", "Mapping")}
+    active = {"state": "active", "port": "web", "power": "on", "problem": None}
+    closed = {"state": "failed", "port": "db", "power": "off", "problem": "br-nic: a flow is strange:\x1b[2J mend it"}
+    made = status.report(tables, rows.read(tables), NOW, {"host-2": closed, "host-1": active})
+    assert made.summary == ("host host-2, for port db: br-nic: a flow is strange:?[2J mend it",)
+    assert not made.ok
+    assert status.report(tables, rows.read(tables), NOW, {"host-1": active}).ok
+
+
 def test_how_far_each_host_is_with_a_change_and_why_not() -> None:
     rows = [
         host(1, well(), applied=4),
