@@ -177,19 +177,41 @@ def test_rows_that_are_too_large_are_refused(ports: Ports) -> None:
         assert result["error"] in ("constraint violation", "syntax error"), result
 
 
-def test_readers_that_do_not_read_take_nothing(ports: Ports) -> None:
+@pytest.mark.parametrize("place", [*FRONTS, "relays", "unix", "raft"])
+def test_readers_that_do_not_read_take_nothing(ports: Ports, place: str) -> None:
     """Each asks for everything many times over and reads none of it: what waits for them is not kept without bound."""
-    remote, thief = ports.site.remotes["host"], ports.site.issue("host", "host-b")
-    before = resident(ports, "host")
+    role = place if place in FRONTS else "member"
+    server, thief = place if place in FRONTS else "mapping", ports.site.issue(role, "host-b")
+    before = resident(ports, server)
     with ExitStack() as stack:
         for _ in range(5):
-            connection = stack.enter_context(shake_hands(remote, thief))
+            connection = stack.enter_context(connect(ports, place, thief))
             connection.settimeout(1)
-            with suppress(TimeoutError):
+            # Raft ends what is no message of its own.
+            with suppress(TimeoutError, ConnectionError, ssl.SSLError):
                 for number in range(20_000):
                     connection.sendall(asked("monitor_cond", ["Lockgate_Mapping", number, EVERYTHING]))
-        assert transact(remote, ports.site.issue("host", "host-a"), SELECT)[0]["rows"]
-        assert resident(ports, "host") < before + (100 << 20)
+        served(ports)
+        assert resident(ports, server) < before + (100 << 20)
+
+
+def test_a_switch_that_does_not_read_holds_up_no_other(ports: Ports) -> None:
+    """It asks the controller for echoes without end, and reads none."""
+    thief = ports.site.issue("host", "host-b")
+    echo = bytes([6, 2, 0xFF, 0xF8]) + bytes(0xFFF8 - 4)
+    assert ports.controller._process
+    pid = ports.controller._process.pid
+    before = memory(pid)
+    with ExitStack() as stack:
+        for _ in range(5):
+            connection = stack.enter_context(shake_hands(ports.openflow, thief))
+            connection.settimeout(1)
+            with suppress(TimeoutError, ConnectionError, ssl.SSLError):
+                connection.sendall(bytes([6, 0, 0, 8, 0, 0, 0, 1]))
+                for _ in range(2000):
+                    connection.sendall(echo)
+        served(ports)
+        assert memory(pid) < before + (100 << 20)
 
 
 def resident(ports: Ports, role: str) -> int:
@@ -199,8 +221,13 @@ def resident(ports: Ports, role: str) -> int:
         with suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")
             if file in words and words[0].endswith(b"ovsdb-server"):
-                return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                return memory(int(process.name))
     raise AssertionError(role)
+
+
+def memory(pid: int) -> int:
+    """Bytes of memory that a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_message_without_end_ends_one_front_which_comes_back(ports: Ports) -> None:
