@@ -1,11 +1,12 @@
 """What Ryu 4.34 needs on a current Python, so that plain `ryu-manager` runs.
 
-Two things of `ryu.lib.hub` are broken:
+Three things of `ryu.lib.hub` are broken:
 
 - `ryu-manager` always imports `ryu.app.wsgi`, which takes `ALREADY_HANDLED` from `eventlet.wsgi`. Eventlet dropped it
   in 0.30.3, and older releases do not run on Python 3.11.
 - `StreamServer` pops its TLS arguments from a dict that all connections share, so that only the first one is served:
   every reconnect fails with NO_SHARED_CIPHER.
+- It ends at the first connection that cannot be accepted, as when too many files are open.
 
 `lockgate_ryu.pth`, which lies in site-packages, calls `install` at every start of Python in this environment. That
 imports neither Ryu nor eventlet; it only waits for `ryu.lib.hub` and repairs it right after its import, before any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 HUB = "ryu.lib.hub"
 HANDSHAKE, CERTIFICATE = 22, 11  # types of a TLS record and of a message in it
+ACCEPT_INTERVAL = 0.5  # seconds before it is tried again to accept connections
 CLAIM = 200  # characters that are logged of a certificate that is not believed
 HANDSHAKE_TIMEOUT = 10.0  # seconds, as a silent client would otherwise hold its socket for ever
 
@@ -92,6 +94,17 @@ def _repair(hub: "Any") -> None:
                 kept_socket.keep(self.server)
             if tls:
                 self.handle = _behind_tls(handle, hub.LOG, **tls)
+
+        def serve_forever(self) -> None:
+            """Ryu's ends at the first connection that cannot be accepted, and with it all hope of another."""
+            while True:
+                try:
+                    connection, address = self.server.accept()
+                except OSError as error:  # as when too many files are open: some will be closed
+                    hub.LOG.error("no switch can connect: %s: it is tried again", error)  # noqa: TRY400
+                    hub.sleep(ACCEPT_INTERVAL)
+                    continue
+                hub.spawn(self.handle, connection, address)
 
     hub.StreamServer = StreamServer
 

@@ -5,13 +5,14 @@ Ryu always runs in a process of its own, for it monkey patches the one that it i
 
 import os
 import re
+import resource
 import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from topo.waiting import wait_until
 RYU_MANAGER = Path(sys.executable).with_name("ryu-manager")
 STARTED_IN = 30.0  # seconds
 ANSWERED_IN = HANDSHAKE_TIMEOUT / 2  # that is, without waiting for another client's handshake to time out
+FILES = 60  # that it may have open
 HELLO = b"\0"  # the type of the first message of OpenFlow
 
 APP = """
@@ -86,6 +88,7 @@ def port(pki: Path, tmp_path: Path) -> Iterator[int]:
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.05)
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (FILES, FILES))
             yield port
             assert process.poll() is None, log.read_text()
             assert "Traceback" not in log.read_text(), log.read_text()
@@ -159,6 +162,22 @@ def test_a_client_without_a_certificate_is_refused_and_others_are_served(pki: Pa
     with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
         hello(tls_client(pki, cert=False), port)
     assert hello(tls_client(pki), port) == HELLO
+
+
+def test_more_connections_than_there_can_be_files_keep_nobody_away_for_good(
+    pki: Path, port: int, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        for _ in range(FILES):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=ANSWERED_IN))
+        wait_until(lambda: "Too many open files" in (tmp_path / "log").read_text(), 10, "it to be said")
+    wait_until(lambda: says_hello(tls_client(pki), port), 10, "a switch to be served")
+
+
+def says_hello(context: ssl.SSLContext, port: int) -> bool:
+    with suppress(OSError):
+        return hello(context, port) == HELLO
+    return False
 
 
 def made_up(name: str) -> bytes:
