@@ -332,6 +332,10 @@ class Fleet:
         switch.gone()
         reconciler = self._reconciler(switch.datapath)
         del self._switches[switch.datapath]
+        # What is kept of who has gone is bounded by the rows there are, not by what is claimed.
+        self._refused.discard((switch.id, switch.certificate))
+        if self._replica.in_sync and self._replica.linked.host_of(switch.id) is None:
+            del self._connections[switch.id]
         if reconciler is not None:
             del self._reconcilers[switch.id]
             text = "%s: datapath %016x disconnected; its flows stay"

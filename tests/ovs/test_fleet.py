@@ -12,6 +12,7 @@ from ryu.lib import hub
 
 from controller.fleet import Fleet
 from controller.switch import Switch
+from flows.flow import Output
 from mapping.model import Mapping, Snapshot
 from mapping.pki import Pki
 from mapping.session import Message
@@ -83,6 +84,47 @@ def test_who_shows_no_certificate_is_served_by_a_controller_without_one_or_on_it
     switch = SimpleNamespace(certificate=None, datapath=SimpleNamespace(address=address))
     why = Fleet(["unix:nowhere"], identity)._why_not(cast("Switch", switch), HOST_A)
     assert ("shows no certificate" in why) is not served
+
+
+class Datapath(SimpleNamespace):
+    """What is asked of a connection; each is itself alone."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+def test_nothing_is_kept_of_datapaths_that_nobody_knows_when_they_have_gone(tmp_path: Path) -> None:
+    with Database(tmp_path) as database:
+        controller = Fleet([database.remote])
+        assert controller._replica.wait_in_sync(5000)
+        for number in range(1000, 1100):
+            datapath = Datapath(id=number, socket=None, address=("192.0.2.1", 1))
+            controller.connected(datapath)
+            assert controller._refused == {(number, None)}
+            controller.disconnected(datapath)
+        assert (controller._refused, controller._connections, controller._switches) == (set(), {}, {})
+        controller._replica.session.close()
+
+
+def test_a_frame_for_a_switch_that_takes_nothing_waits_by_itself() -> None:
+    """Who sends frames does so for all hosts. What is too much is lost."""
+    sent: list[bytes] = []
+    free = hub.Semaphore(0)
+
+    def send(message: bytes) -> bool:
+        free.acquire()
+        sent.append(message)
+        return True
+
+    switch = Switch(SimpleNamespace(id=1, socket=None, send=send, _send_q_sem=free))
+    for _ in range(1000):
+        switch.send_frame([Output(1)], bytes(60))
+    assert not sent
+    for _ in range(1000):
+        free.release()
+    hub.sleep(0.01)
+    assert 0 < len(sent) < 1000
+    switch.send_frame([Output(1)], bytes(60))
+    assert sent
 
 
 def only(*mappings: Mapping) -> Snapshot:
