@@ -88,7 +88,7 @@ vagrant-box: $(BOX)/lockgate.box ## A box of Debian for the virtual machines, fr
 
 vagrant-files: vagrant-system $(SHARE)/lockgate.deb $(TLS)/host-9.tar ## What `vagrant up` needs besides a box: programs, package, certificates
 
-vagrant-smoke: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## Two virtual machines with the kernel's datapath, without KVM; some 7 minutes
+vagrant-smoke: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## Two virtual machines with the kernel's datapath, without KVM; some 10 minutes
 	$(ROOT_TESTS) tests/lab
 
 vagrant-test: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## `vagrant up` of three machines, and the demo in one of them; some 20 minutes without KVM

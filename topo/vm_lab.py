@@ -42,7 +42,7 @@ TLS: Final = "/root/tls"
 """Where a machine finds the archives of its certificates."""
 _BOOT_SECONDS: Final = 600
 _PORT: Final = 2200
-_MEGABYTES: Final = 640
+_MEGABYTES: Final = 1024
 
 
 class VmLab:

@@ -24,11 +24,14 @@ _ROLES: Final = {
 }
 
 
-def provision(lab: VmLab) -> list[str]:
-    """Make the machines hosts, and one of them the control machine; return what each says that it has changed."""
+def provision(lab: VmLab, *, metal: bool = False) -> list[str]:
+    """Make the machines hosts, and one of them the control machine; return what each says that it has changed.
+
+    With `metal` each has a guest more, metal-N, with a kernel of its own: 10.0.0.(20 + N).
+    """
 
     def make(machine: Machine) -> str:
         lab.put_certificates(machine)
-        return machine.run(_ROLES[machine.name])
+        return machine.run(f"export METAL={'1' if metal else ''}\n{_ROLES[machine.name]}")
 
     return lab.on_all(make)
