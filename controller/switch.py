@@ -29,8 +29,8 @@ ANSWER_TIMEOUT: Final = 30.0
 """Seconds within which a switch must go on answering: one that commits a hundred thousand flows needs a few."""
 ANSWER_AT_MOST: Final = 120.0
 """Seconds after which it must have answered in full."""
-_MOST_PARTS: Final = 100
-"""In which an answer may come, of up to 64 KiB each, that is not of all flows."""
+_MOST_PARTS: Final = 400
+"""In which an answer may come, of up to 64 KiB each, that is not of all flows: what 4,000 ports drop needs half."""
 _MOST_FLOWS: Final = 1 << 22
 """Flows that a switch may say it has."""
 _MOST_LATE: Final = 100

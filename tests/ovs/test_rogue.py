@@ -166,6 +166,6 @@ def test_an_answer_without_end_costs_the_connection_and_keeps_no_other_host_wait
 
     rogue = attacked.rogue(HOST_B.nic_datapath, answer)
     assert rogue.ended.wait(20)
-    attacked.controller.says("an answer of more than 100 parts")
+    attacked.controller.says("an answer of more than 400 parts")
     attacked.serves_on()
     rogue.close()
