@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mapping import cluster, operate, service, supervisor
+from mapping import cluster, maintenance, service, supervisor
 from mapping.cli_common import console, print_json, say, settings, show_table
 from mapping.errors import MappingError
 from mapping.supervisor import Plan
@@ -116,8 +116,8 @@ def status(context: typer.Context, file: DatabaseFile = service.DEFAULT_FILE) ->
     Exit status 1 if a server does not answer, or is cut off, or this member's file is damaged.
     """
     options = settings(context)
-    seen = [operate.look(remote) for remote in options.remotes]
-    own = operate.member(file.absolute())
+    seen = [maintenance.look(remote) for remote in options.remotes]
+    own = maintenance.member(file.absolute())
     newest = max((each.index for each in seen if each.index is not None), default=0)
     lag = {each.remote: None if each.index is None else newest - each.index for each in seen}
     if options.json:
@@ -146,7 +146,7 @@ def _text(number: int | None) -> str:
     return "" if number is None else str(number)
 
 
-def _show_member(own: operate.Member) -> None:
+def _show_member(own: maintenance.Member) -> None:
     out = console()
     role = f", {own.role}, leader {own.leader}, {own.entries} log entries" if own.role else ""
     out.print(f"\nhere: {own.file}, {own.size} bytes{role}", markup=False, soft_wrap=True)
@@ -162,23 +162,23 @@ Backup = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
 
 def backup(context: typer.Context, out: Backup) -> None:
     """Write the whole database, as of one moment, into a file."""
-    size = operate.backup(settings(context).remotes, out)
+    size = maintenance.backup(settings(context).remotes, out)
     say(context, f"{out}: {size} bytes", file=str(out), size=size)
 
 
 def restore(context: typer.Context, file: Backup) -> None:
     """Make the database what a backup says, in one transaction. On a member's machine, over its unix socket."""
-    config_seq = operate.restore(settings(context).remotes, file)
+    config_seq = maintenance.restore(settings(context).remotes, file)
     say(context, f"restored from {file}, config_seq {config_seq}", file=str(file), config_seq=config_seq)
 
 
 def compact(context: typer.Context, file: DatabaseFile = service.DEFAULT_FILE) -> None:
     """Have this machine's member write its file anew, without what is past."""
-    before, after = operate.compact(file.absolute())
+    before, after = maintenance.compact(file.absolute())
     say(context, f"{file}: {before} bytes before, {after} after", file=str(file), before=before, after=after)
 
 
 def convert(context: typer.Context) -> None:
     """Bring the running database to this program's schema, rows and all. On a member's machine, by its unix socket."""
-    before, after = operate.convert(settings(context).remotes)
+    before, after = maintenance.convert(settings(context).remotes)
     say(context, f"schema version {before} is now {after}", before=before, after=after)

@@ -26,7 +26,7 @@ import pytest
 from flows.desired import desired
 from flows.pipeline import BR_GUEST, BR_NIC
 from flows.view import view
-from mapping import cluster, operate
+from mapping import cluster, maintenance
 from mapping.errors import MappingError
 from mapping.replica import Replica
 from mapping.writer import Writer
@@ -113,7 +113,7 @@ class Faults:
         found: list[Member] = []
 
         def there() -> bool:
-            found[:] = [each for each in self.members if each.runs and operate.look(each.remote).leader]
+            found[:] = [each for each in self.members if each.runs and maintenance.look(each.remote).leader]
             return bool(found)
 
         wait_until(there, WITHIN, "a leader")
@@ -125,7 +125,7 @@ class Faults:
 
     def whole(self) -> None:
         def joined() -> bool:
-            seen = [operate.look(each.remote) for each in self.members]
+            seen = [maintenance.look(each.remote) for each in self.members]
             return all(each.connected and not each.problem for each in seen)
 
         wait_until(joined, WITHIN, "all members to be together")

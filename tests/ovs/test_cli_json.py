@@ -197,7 +197,7 @@ ELSEWHERE: Final = {
 CHECKED: Final = {
     "trace": "ovs/test_explain.py",
     "watch": "ovs/test_cli_verbs.py",
-    "mapping serve": "ovs/test_operate.py",
+    "mapping serve": "ovs/test_maintenance.py",
     "provision": "provision/conftest.py",
     "release": "provision/conftest.py",
     "attest": "provision/conftest.py",

@@ -22,7 +22,7 @@ from tests.build import HOST_A, HOST_B, TWO_HOSTS
 from tests.database import clear, insert
 from tests.ovs.conftest import free_port
 from tests.ovs.dummy import LOOPBACK, Controller, DummyHost
-from tests.ovs.test_operate import Served
+from tests.ovs.test_maintenance import Served
 from tests.site import FRONTS, Site, shake_hands, transact
 from topo.waiting import wait_until
 

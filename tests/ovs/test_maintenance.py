@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pytest
 
-from mapping import cluster, operate, schema, service
+from mapping import cluster, maintenance, schema, service
 from mapping.errors import MappingError
 from mapping.replica import Replica
 from mapping.session import Session
@@ -56,7 +56,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return Site(tmp_path_factory.mktemp("operate"), LOOPBACK)
+    return Site(tmp_path_factory.mktemp("maintenance"), LOOPBACK)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def members(site: Site) -> Iterator[list[Served]]:
             stack.callback(each.stop)
             site.remotes[f"operator{number}"] = f"ssl:{LOOPBACK}:{port}"
             made.append(each)
-        wait_until(lambda: all(operate.look(each.remote).connected for each in made), WITHIN, "the cluster")
+        wait_until(lambda: all(maintenance.look(each.remote).connected for each in made), WITHIN, "the cluster")
         yield made
 
 
@@ -84,7 +84,7 @@ def places(site: Site, members: list[Served], monkeypatch: pytest.MonkeyPatch) -
     """The fronts of operators, for one."""
     monkeypatch.setenv("LOCKGATE_TLS", str(site.issue("operator", "alice").folder))
     found = [site.remotes[f"operator{number}"] for number in range(len(members))]
-    wait_until(lambda: all(operate.look(place).connected for place in found), WITHIN, "the fronts")
+    wait_until(lambda: all(maintenance.look(place).connected for place in found), WITHIN, "the fronts")
     return found
 
 
@@ -139,7 +139,7 @@ def test_status_shows_the_members_who_leads_and_who_is_gone(members: list[Served
         return json.loads(done.stdout)
 
     unix = [each.remote for each in members]
-    wait_until(lambda: any(operate.look(each).leader for each in unix), WITHIN, "a leader")
+    wait_until(lambda: any(maintenance.look(each).leader for each in unix), WITHIN, "a leader")
     found = look(*unix, code=0)
     assert len(found["member"]["members"]) == 3
     assert [server["model"] for server in found["servers"]] == ["clustered"] * 3
@@ -150,13 +150,13 @@ def test_status_shows_the_members_who_leads_and_who_is_gone(members: list[Served
     assert [bool(server["problem"]) for server in found["servers"]] == [False, False, True]
     members[2].start()
     for place in places:
-        wait_until(lambda place=place: not operate.look(place).problem, WITHIN, f"the front at {place}")  # type: ignore[misc]
+        wait_until(lambda place=place: not maintenance.look(place).problem, WITHIN, f"the front at {place}")  # type: ignore[misc]
     assert all(server["model"] == "relay" for server in look(*places, code=0)["servers"])
 
 
 def listed(member: Served) -> tuple[int, str]:
     """How many members one has heard of, and what is wrong with its file."""
-    found = operate.member(member.folder / "mapping.db")
+    found = maintenance.member(member.folder / "mapping.db")
     return (len(found.members), found.problem) if found else (0, "it does not run")
 
 
@@ -167,7 +167,7 @@ def test_a_member_with_a_damaged_file_joins_anew_by_being_started(members: list[
     with file.open("r+b") as content:
         content.seek(content.read().index(b"OVSDB CLUSTER", file.stat().st_size // 2) - 20)
         content.write(b"!" * 10)
-    found = operate.member(file)
+    found = maintenance.member(file)
     assert found
     assert "is damaged at byte" in found.problem
     damaged.stop()
@@ -183,20 +183,20 @@ def test_a_member_with_a_damaged_file_joins_anew_by_being_started(members: list[
 
 def test_a_backup_is_restored_and_the_count_goes_on(members: list[Served], places: list[str], tmp_path: Path) -> None:
     add(places, "kept" * 3)
-    size = operate.backup(places, tmp_path / "backup.db")
+    size = maintenance.backup(places, tmp_path / "backup.db")
     assert size > 1000
     seq = add(places, "lost" * 4)
     with pytest.raises(MappingError, match="does not restore"):
-        operate.restore(places, tmp_path / "backup.db")  # an operator may not write the rules of the roles
-    assert operate.restore([members[0].remote], tmp_path / "backup.db") > seq
+        maintenance.restore(places, tmp_path / "backup.db")  # an operator may not write the rules of the roles
+    assert maintenance.restore([members[0].remote], tmp_path / "backup.db") > seq
     with Writer([members[0].remote]) as writer:
         names = {row["name"] for row in writer.read()["Vpc"].values()}
     assert "kept" * 3 in names
     assert "lost" * 4 not in names
     (tmp_path / "junk").write_text("junk")
     with pytest.raises(MappingError, match="is no backup"):
-        operate.restore([members[0].remote], tmp_path / "junk")
-    before, after = operate.compact(members[0].folder / "mapping.db")
+        maintenance.restore([members[0].remote], tmp_path / "junk")
+    before, after = maintenance.compact(members[0].folder / "mapping.db")
     assert after < before
 
 
@@ -208,7 +208,7 @@ def test_a_relay_passes_on_what_members_say(site: Site, members: list[Served], p
     relay.start()
     try:
         place = f"ssl:{LOOPBACK}:{port}"
-        wait_until(lambda: operate.look(place).connected, WITHIN, "the relay")
+        wait_until(lambda: maintenance.look(place).connected, WITHIN, "the relay")
         seq = add([place], "relayed" * 3)
         with Writer(places) as writer:
             assert writer.transact([], "test").config_seq == seq + 1
@@ -244,13 +244,13 @@ def test_a_front_that_is_busy_when_trust_files_change_is_told_later(
         site.pki.revoke("operator", "trudy")
         site.pki.write_trust(Path(member._env["LOCKGATE_TLS"]))
         wait_until(lambda: "cannot be told yet, so again soon" in member.log.read_text(), WITHIN, "it to be said")
-        assert operate.look(member.remote).connected
+        assert maintenance.look(member.remote).connected
         os.kill(front, signal.SIGCONT)
         wait_until(lambda: runs(thief) and "refuses the certificate of operator trudy" in thief.error, WITHIN, "that")
     finally:
         os.kill(front, signal.SIGCONT)
         thief.close()
-    assert operate.look(places[0]).connected
+    assert maintenance.look(places[0]).connected
 
 
 def front_of(member: Served) -> int:
@@ -308,7 +308,7 @@ def test_a_running_database_of_a_schema_before_is_brought_to_this_one(tmp_path: 
     service._start(tmp_path, "mapping", service.command(file, [f"p{remote}"]))
     replica = Replica([remote])
     try:
-        wait_until(lambda: operate.look(remote).connected, WITHIN, "the database")
+        wait_until(lambda: maintenance.look(remote).connected, WITHIN, "the database")
         row = {"name": "host-a", "vtep_ip": "192.0.2.1", "encap": "vxlan"}
         row |= {"guest_datapath": "00000067c0000201", "nic_datapath": "0000006ec0000201"}
         host = {"op": "insert", "table": "Host", "row": row}
@@ -318,22 +318,22 @@ def test_a_running_database_of_a_schema_before_is_brought_to_this_one(tmp_path: 
         assert bool(replica.refused) == (before != "1.4.0")
         with Writing(remote) as writing:
             wait_until(lambda: len(writing.acknowledged) > 5, WITHIN, "writes")
-            assert operate.convert([remote]) == (before, schema.version())
+            assert maintenance.convert([remote]) == (before, schema.version())
             after = len(writing.acknowledged)
             wait_until(lambda: len(writing.acknowledged) > after + 5, WITHIN, "writes afterwards")
-        seq = operate_seq(remote)
+        seq = next_seq(remote)
         assert replica.wait_until(lambda: replica.current and replica.config_seq == seq, WITHIN * 1000)
         assert [host.name for host in replica.snapshot.hosts.values()] == ["host-a"]
         assert {vpc.vni for vpc in replica.snapshot.vpcs.values()} >= writing.acknowledged
         (found,) = transact(remote, None, {"op": "select", "table": "RBAC_Role", "where": [], "columns": ["name"]})
         assert {role["name"] for role in found["rows"]} == {"operator", "controller", "host"}
-        assert operate.convert([remote]) == (schema.version(), schema.version())
+        assert maintenance.convert([remote]) == (schema.version(), schema.version())
     finally:
         replica.session.close()
         service.stop(tmp_path)
 
 
-def operate_seq(remote: str) -> int:
+def next_seq(remote: str) -> int:
     """A change of no row, and its number."""
     with Writer([remote]) as writer:
         return writer.transact([], "test").config_seq
