@@ -33,6 +33,7 @@ from mapping.cli_names import KindArgument, KindOrAllArgument, NameArgument, Nam
 from mapping.history import Entry
 from mapping.replica import Replica
 from mapping.rows import Tables
+from mapping.status import printable
 from mapping.wanted import Content, Key, Row
 from mapping.writer import Done, Writer
 
@@ -200,9 +201,10 @@ def _show_history(entries: Iterable[Entry], which: cli_names.Which = lambda _: T
     for entry in entries:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
         proven = f"{entry.certificate}: " if entry.certificate else ""
-        out.print(f"config_seq {entry.config_seq}  {when}  {proven}{entry.who}", style="bold", markup=False)
-        out.print(f"  {entry.command}", markup=False)
-        if entry.reason:
-            out.print(f"  why: {entry.reason}", markup=False)
-        for line in filter(which, entry.edits):
-            out.print(f"    {line}", markup=False)
+        lines = [f"  {entry.command}", f"  why: {entry.reason}" if entry.reason else ""]
+        lines += [f"    {line}" for line in filter(which, entry.edits)]
+        # One operator's key is no leave to write to another's terminal.
+        said = printable(f"config_seq {entry.config_seq}  {when}  {proven}{entry.who}")
+        out.print(said, style="bold", markup=False)
+        for line in filter(None, map(printable, lines)):
+            out.print(line, markup=False)
