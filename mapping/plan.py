@@ -6,13 +6,13 @@ somebody else made in between is planned for again, never overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from mapping import reach, schema, wanted
 from mapping.model import RowId
-from mapping.rows import Tables
+from mapping.rows import Tables, uuids
 from mapping.schema import Json
 from mapping.wanted import TABLES, Content, Fault, Key, Row, Value
 
@@ -85,6 +85,7 @@ def make(rows: Content, tables: Tables, *, absent: Collection[Ref] = (), only_ne
     found = edits(rows, there, gone)
     changed_vpcs = {edit.key[0] for edit in found if edit.table == "Vpc" and edit.action == "change"}
     faults = list(wanted.check(rows, result, changed_vpcs))
+    faults += _provisioned(found, result, there, tables)
     if only_new:
         faults += [_exists(edit, there) for edit in found if edit.action == "change"]
     if faults or not found:
@@ -153,6 +154,30 @@ def edits(rows: Content, there: Content, gone: Collection[Ref]) -> tuple[Edit, .
                 found.append(Edit("change", table, key, before, after))
         found += [Edit("delete", table, key, there[table][key], {}) for where, key in sorted(gone) if where == table]
     return tuple(sorted(found, key=lambda edit: _ORDER[edit.action]))
+
+
+def _provisioned(found: Iterable[Edit], result: Content, there: Content, tables: Tables) -> Iterator[Fault]:
+    """Ports that would come to a machine that is another's: it may be on, and its guest would have their addresses."""
+    names = {uuid: row["name"] for table in ("Host", "Port") for uuid, row in tables.get(table, {}).items()}
+    held: dict[tuple[Value, Value], tuple[str, str]] = {}
+    for row in tables.get("Provision", {}).values():
+        (host,) = uuids(row["host"])
+        if row["state"] != "available" and (port := next(iter(uuids(row["port"])), None)):
+            held[names[host], row["device"]] = names[port], row["state"]
+    for edit in found:
+        if not held or edit.table != "Port" or edit.action == "delete":
+            continue
+        for host, device in sorted(_seats(result["Port"][edit.key]) - _seats(there["Port"].get(edit.key, {}))):
+            owner, state = held.get((host, device), (edit.key[0], ""))
+            if owner != edit.key[0]:
+                text = f"device {device} of host {host} is {state} for port {owner}: `lockgate release {owner}` first"
+                yield Fault("Port", edit.key, "device", text)
+
+
+def _seats(port: Row) -> set[tuple[str, str]]:
+    """Where a port is, or is on its way to: host and device."""
+    hosts = (port.get("host"), port.get("moving_to"))
+    return {(str(host), str(port["device"])) for host in hosts if host is not None}
 
 
 def _exists(edit: Edit, there: Content) -> Fault:

@@ -50,6 +50,9 @@ STATUS_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """What controllers, and the tool that provisions, report; it decides no flow."""
 
+SEAT_COLUMNS: Final = ("host", "port", "device", "state")
+"""Of Provision, what says whose a machine is: it decides no flow, but which ports may be bound there."""
+
 PORT_COUNTERS: Final = "port_counters"
 """The column of Host that has the counters of its ports, "PORT/WHAT_UNIT" -> count: too much to be followed."""
 

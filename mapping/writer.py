@@ -88,7 +88,7 @@ class Writer:
         Raises:
             MappingError: the database cannot be reached, or is another one.
         """
-        tables = rows.READ_COLUMNS
+        tables = {**rows.READ_COLUMNS, "Provision": rows.SEAT_COLUMNS}
         selects = [
             {"op": "select", "table": table, "where": [], "columns": ["_uuid", *columns]}
             for table, columns in tables.items()

@@ -150,6 +150,21 @@ def test_a_port_that_is_on_another_host_stays_there(lab_tool: Tool, program: Pro
     assert program.boots == 0
 
 
+def test_another_port_gets_no_machine_that_is_not_released(lab_tool: Tool, program: Program) -> None:
+    """Its wipe fails: the port is unbound, and what is on the machine is still the last tenant's."""
+    tool = lab_tool
+    tool(*program.words)
+    tool("release", "web", "--wipe", "false", fails=True)
+    assert state(tool)[::3] == ("failed", None)
+    file = tool.lab.folder / "its-device.yaml"
+    file.write_text("ports: {db: {vpc: blue, mac: '02:00:00:00:00:12', host: host-a, device: web}}")
+    move = ("port", "move", "db", "--host", "host-a", "--device", "web")
+    for words in (move, ("apply", "-f", str(file))):
+        assert "device web of host host-a is failed for port web: `lockgate release web`" in tool(*words, fails=True)
+    assert tool.bound("db") == "host-b"
+    tool("release", "web")
+
+
 def test_who_has_lost_the_row_touches_nothing_more(lab_tool: Tool, program: Program) -> None:
     """It was stopped for so long that another run has taken over, and has bound the port."""
     tool = lab_tool

@@ -311,3 +311,21 @@ def test_a_vpc_has_no_larger_mtu_than_every_host_carries(wants: str, there: str,
     faults = [f"{fault.table} {fault.key[0]} {fault.column}: {fault.text}" for fault in applied(wants, there).faults]
     assert len(faults) == (found is not None)
     assert all(fault.startswith(str(found)) for fault in faults), faults
+
+
+@pytest.mark.parametrize("state", ["closing", "deploying", "active", "releasing", "failed", "available"])
+def test_a_machine_that_is_provisioned_is_bound_to_no_other_port(state: str) -> None:
+    unbound = FILE.replace("host: host-a, addresses: [10.0.0.11]", "addresses: [10.0.0.11]")
+    there = dict(tables(unbound))
+    ids = wanted.named(there)[1]
+    host, port = (["uuid", ids[ref]] for ref in (("Host", ("host-a",)), ("Port", ("web",))))
+    there["Provision"] = {"p": {"host": host, "port": port, "device": "nic0", "state": state}}
+
+    def faults(text: str) -> list[str]:
+        return [fault.text for fault in plan.make(content(text), there).faults]
+
+    refused = [f"device nic0 of host host-a is {state} for port web: `lockgate release web` first"]
+    moved = unbound.replace("host: host-b", "host: host-a, device: nic0")
+    assert faults(moved) == ([] if state == "available" else refused)
+    assert faults(moved.replace("nic0", "nic1")) == []
+    assert faults(FILE.replace("host: host-a, a", "host: host-a, device: nic0, a")) == []
