@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC
 from flows.ports import TUNNEL, UPLINK, guest_patch, nic_patch
+from mapping.errors import MappingError
 from mapping.model import Host
 
 LISTED: Final = {
@@ -32,6 +33,11 @@ LISTED: Final = {
 _GUEST: Final = re.compile(r"g-(.+)")
 _NIC: Final = re.compile(r"n-(.+)")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:-]+")
+
+_JUNK: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What comes of reading what a host in wrong hands has made up."""
+
+_IN_WRONG_HANDS: Final = "ovs-vsctl prints what it never does: look whether the host is in wrong hands"
 
 Row = dict[str, Any]
 
@@ -56,7 +62,18 @@ def arguments() -> list[str]:
 
 
 def read(printed: str) -> dict[str, list[Row]]:
-    """Table -> rows, each column -> plain value: a set as list, a map as dict."""
+    """Table -> rows, each column -> plain value: a set as list, a map as dict.
+
+    Raises:
+        MappingError: it is not what ovs-vsctl prints.
+    """
+    try:
+        return _tables(printed)
+    except _JUNK:
+        raise MappingError(_IN_WRONG_HANDS) from None
+
+
+def _tables(printed: str) -> dict[str, list[Row]]:
     tables: dict[str, list[Row]] = {}
     for (table, _), line in zip(LISTED.items(), printed.splitlines(), strict=True):
         content = json.loads(line)
@@ -77,8 +94,15 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - as RFC 7047 writes it
 
 
 def faults(tables: MappingABC[str, list[Row]], host: Host, controllers: frozenset[str] = frozenset()) -> list[Fault]:
-    """Everything that is not as it must be on a host. `controllers`: the targets that it must have; none: any."""
-    return list(_Look(tables, host, controllers).faults())
+    """Everything that is not as it must be on a host. `controllers`: the targets that it must have; none: any.
+
+    Raises:
+        MappingError: the tables are not those of Open vSwitch.
+    """
+    try:
+        return list(_Look(tables, host, controllers).faults())
+    except _JUNK:
+        raise MappingError(_IN_WRONG_HANDS) from None
 
 
 class _Look:

@@ -70,9 +70,13 @@ class Watcher:
             host = self._site.host(snapshot, self._host)
             wrong = self._wrong(snapshot, host)
             for what, mend in wrong.items():
-                done = self._act(host, what, mend)
+                done = failed = ""
+                try:
+                    done = self._act(host, what, mend)
+                except MappingError as error:
+                    failed = f"not {'closed' if self._policy is Policy.CLOSE else 'mended'}: {error}"
                 if what not in self._said or done:
-                    yield Alarm(self._host, what, done)
+                    yield Alarm(self._host, what, done or failed)
         except MappingError as error:
             wrong[str(error)] = _nothing
             if str(error) not in self._said:

@@ -1,0 +1,66 @@
+"""What a host in wrong hands prints is a fault of it, and what cannot be mended is said all the same."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+import pytest
+
+from mapping.errors import MappingError
+from mapping.history import Cause
+from mapping.model import Snapshot
+from mapping.writer import Writer
+from provision import attest
+from provision.record import Ledger
+from provision.site import Site
+from provision.watch import Alarm, Mend, Policy, Watcher
+from tests.build import host, snapshot
+
+HOST = host("host-a", "192.0.2.1")
+
+
+def printed(value: object) -> str:
+    """What ovs-vsctl prints of one row a table, with this in every column."""
+    tables = ({"headings": columns, "data": [[value] * len(columns)]} for columns in attest.LISTED.values())
+    return "\n".join(map(json.dumps, tables))
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "",
+        "hello",
+        "[]\n" * 5,
+        "{}\n" * 5,
+        "[" * 100_000,
+        printed("br-nic"),
+        printed(["set", 1]),
+        printed([]),
+    ],
+)
+def test_junk_is_one_clear_error(junk: str) -> None:
+    with pytest.raises(MappingError, match="in wrong hands"):
+        attest.faults(attest.read(junk), HOST)
+
+
+class _Site(Site):
+    def snapshot(self) -> Snapshot:
+        return snapshot(HOST)
+
+
+class _Watcher(Watcher):
+    def _wrong(self, *_: object) -> dict[str, Mend]:
+        return {"one": _refused, "two": lambda: "mended"}
+
+
+def _refused() -> str:
+    raise MappingError("the switch refuses")
+
+
+def test_what_cannot_be_mended_is_said_once_and_hinders_nothing_else() -> None:
+    nobody = cast("Writer", None)
+    watcher = _Watcher(_Site(nobody, "env", Cause("test", "", "")), Ledger(nobody), "host-a", Policy.MEND, frozenset())
+    two = Alarm("host-a", "two", "mended")
+    assert list(watcher.look()) == [Alarm("host-a", "one", "not mended: the switch refuses"), two]
+    assert list(watcher.look()) == [two]
