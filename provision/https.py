@@ -55,8 +55,15 @@ class ControlNetwork(HTTPAdapter):
                 f"{self._what} sends the tool elsewhere, to {urlsplit(request.url or '').netloc!s:.100}: nothing was "
                 "asked there; look whether it is in wrong hands"
             )
+        request.headers["Accept-Encoding"] = "identity"
         kwargs["stream"] = True
         response = super().send(request, *args, **kwargs)
+        # The library decodes after this, without a bound: some hundred bytes can become gigabytes.
+        if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            response.raw.close()
+            raise MachineError(
+                f"{self._what} answers in an encoding that nobody asked for: look whether it is in wrong hands"
+            )
         content = response.raw.read(_MOST + 1, decode_content=False)
         response.raw.close()
         if len(content) > _MOST:

@@ -6,6 +6,7 @@ The system that it is asked for names the lie: /redfish/v1/Systems/off.
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import ssl
 import sys
@@ -27,8 +28,11 @@ LIES: Final = {
     "words": "answers with what is no JSON",
     "empty": "answers with an object that has nothing in it",
     "deep": "answers with lists in lists",
+    "bomb": "answers with little that becomes much when it is decoded",
 }
 _INSTEAD: Final = {"list": b"[]", "words": b"hello", "empty": b"{}", "deep": b"[" * 100_000}
+BOMB: Final = gzip.compress(gzip.compress(b" " * (8 << 20)))
+"""Some hundred bytes for eight million."""
 
 
 class _Liar(BaseHTTPRequestHandler):
@@ -66,6 +70,8 @@ class _Liar(BaseHTTPRequestHandler):
             known = base64.b64decode((self.headers.get("Authorization") or "").removeprefix("Basic ")).decode()
             said = f"\x1b[31m{known} {self.headers.get('Authorization')} is not enough"
             self._answer(400, json.dumps({"error": {"code": "Base.1.0.GeneralError", "message": said}}).encode())
+        elif of_system and lie == "bomb":
+            self._answer(200, BOMB, **{"Content-Encoding": "gzip, gzip"})
         elif of_system and lie in _INSTEAD:
             self._answer(200, _INSTEAD[lie])
         else:

@@ -200,6 +200,7 @@ WRONG = {
     "words": "no Redfish",
     "empty": "does not do it",
     "deep": "no Redfish",
+    "bomb": "in an encoding that nobody asked for",
 }
 """What becomes of a BMC's answers that are none."""
 
