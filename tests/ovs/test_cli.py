@@ -245,17 +245,20 @@ def test_whoever_waits_compares_no_clocks(lockgate: Lockgate, monkeypatch: pytes
     def heard() -> str:
         return str(int(time.time()) - 600)
 
+    over = threading.Event()
+
     def live() -> None:
-        lockgate.reports("host-a", 0, heard=heard() + "1")
-        lockgate.reports("host-a", 0, heard=heard())
-        time.sleep(4)  # longer than it takes to find that host-b says nothing
-        lockgate.reports("host-a", 1, heard=heard())
+        begin = time.monotonic()
+        while not over.wait(0.2):
+            # Applied when there has been time to find that host-b says nothing.
+            lockgate.reports("host-a", int(time.monotonic() > begin + 6), heard=heard())
 
     for name in ("host-a", "host-b"):
         lockgate.reports(name, 0, heard=heard())
-    reporter = threading.Timer(0.5, live)
+    reporter = threading.Thread(target=live)
     reporter.start()
     found = {host["host"]: host for host in lockgate(*WAIT, "--json").json["hosts"]}
+    over.set()
     reporter.join()
     assert (found["host-a"]["state"], found["host-b"]["state"]) == ("applied", "not live")
     assert "whether this machine's clock is ahead" in found["host-b"]["why"]

@@ -283,12 +283,16 @@ def test_history_names_the_certificate(members: list[Served], places: list[str])
 
 
 def test_members_forget_old_history_which_operators_may_not(members: list[Served], places: list[str]) -> None:
-    old = {"op": "insert", "table": "History", "row": {"config_seq": -2000, "certificate": "long gone"}}
-    where = [["certificate", "==", "long gone"]]
-    transact(members[0].remote, None, old)
-    left = {"op": "select", "table": "History", "where": where}
+    old, new = (
+        {"op": "insert", "table": "History", "row": {"config_seq": number, "certificate": name}}
+        for number, name in ((-2000, "long gone"), (1_000_000, "another"))
+    )
+    whose = {"op": "delete", "table": "History", "where": [["certificate", "==", "another"]]}
+    transact(members[0].remote, None, new)
     with pytest.raises(MappingError, match="permission error"), Writer(places) as writer:
-        writer.record([{"op": "delete", "table": "History", "where": where}])
+        writer.record([whose])
+    transact(members[0].remote, None, whose, old)
+    left = {"op": "select", "table": "History", "where": [["certificate", "==", "long gone"]]}
     wait_until(lambda: not transact(members[0].remote, None, left)[0]["rows"], 90, "a member to delete it")
     with Writer(places) as writer:
         assert "alice" in {entry.certificate for entry in writer.history()}
