@@ -149,9 +149,9 @@ class Ledger:
             ) from None
 
     def condemn(self, host: str, problem: str) -> None:
-        """Say of a host that is a tenant's that it is so no more. No run holds the row then."""
-        active = [["host", "==", self._host(host)], ["state", "==", State.ACTIVE], ["owner", "==", ""]]
-        row = {"state": State.FAILED, "problem": problem}
+        """Say of a host that is a tenant's that it is so no more. A run that holds the row loses it."""
+        active = [["host", "==", self._host(host)], ["state", "==", State.ACTIVE]]
+        row = {"state": State.FAILED, "problem": problem, "owner": ""}
         self._writer.record([{"op": "update", "table": "Provision", "where": active, "row": row}])
 
     def held(self, record: Record) -> Operation:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mapping.writer import Writer
 from tests.conftest import Figure
 from tests.provision.conftest import Tool
 from tests.provision.test_order import Program, state
@@ -130,6 +131,9 @@ def test_the_unit_closes_the_port_when_its_file_says_so(lab_tool: Tool, tmp_path
     assert file == "/etc/lockgate/attest.env"
     assert "LOCKGATE_ATTEST_POLICY: report, mend or close" in unit.read_text()
     tool(*Program(tmp_path).words[:3], "host-b")
+    with Writer([tool.lab.control.remote]) as writer:
+        # A run was killed that had found nothing to do.
+        writer.record([{"op": "update", "table": "Provision", "where": [], "row": {"owner": "other@elsewhere:1"}}])
     host = tool.lab.hosts["host-b"]
     tool.env["LOCKGATE_ATTEST_POLICY"] = "close"
     try:
