@@ -113,15 +113,28 @@ class Watcher:
         return "mended" if audit.mend(bridge, [finding], strangers=True) else ""
 
     def _close(self, host: Host, what: str) -> str:
-        """Take every guest's port off the host: from the database, which all others obey, and from its bridges."""
+        """Take every guest's port off the host: from its bridges, and from the database, which all others obey.
+
+        Raises:
+            MappingError: something of it could not be done, at last; all else is done.
+        """
         snapshot = self._site.snapshot()
         ports = sorted((port.name, port.device) for port in snapshot.ports.values() if port.host == host.uuid)
-        self._ledger.condemn(self._host, f"closed by attestation: {what}: mend the host, then release the port")
-        for name, device in ports:
-            self._site.unbind(name, self._host)
+        why = f"closed by attestation: {what}: mend the host, then release the port"
+        steps: list[Callable[[], object]] = []
+        for _, device in ports:
             plugged = ((BR_GUEST, device), (BR_GUEST, guest_patch(device)), (BR_NIC, nic_patch(device)))
-            for bridge, port in plugged:
-                self._switch.vsctl("--if-exists", "del-port", bridge, port)
+            steps += [partial(self._switch.vsctl, "--if-exists", "del-port", *each) for each in plugged]
+        steps.append(partial(self._ledger.condemn, self._host, why))
+        steps += [partial(self._site.unbind, name, self._host) for name, _ in ports]
+        failed: list[str] = []
+        for step in steps:
+            try:
+                step()
+            except MappingError as error:
+                failed.append(str(error))
+        if failed:
+            raise MappingError("; ".join(dict.fromkeys(failed)))
         return f"closed: {', '.join(name for name, _ in ports)}" if ports else ""
 
     def _held(self, snapshot: Snapshot) -> tuple[object, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -15,7 +16,7 @@ from provision import attest
 from provision.record import Ledger
 from provision.site import Site
 from provision.watch import Alarm, Mend, Policy, Watcher
-from tests.build import host, snapshot
+from tests.build import host, port, snapshot, vpc
 
 HOST = host("host-a", "192.0.2.1")
 
@@ -64,3 +65,37 @@ def test_what_cannot_be_mended_is_said_once_and_hinders_nothing_else() -> None:
     two = Alarm("host-a", "two", "mended")
     assert list(watcher.look()) == [Alarm("host-a", "one", "not mended: the switch refuses"), two]
     assert list(watcher.look()) == [two]
+
+
+class _Stubborn(Site):
+    """One of its two ports cannot be unbound."""
+
+    unbound: tuple[str, ...] = ()
+
+    def snapshot(self) -> Snapshot:
+        blue = vpc("blue", 5001)
+        return snapshot(HOST, blue, *(port(name, blue, f"02:00:00:00:00:0{name[1]}", HOST) for name in ("p1", "p2")))
+
+    def unbind(self, port: str, *_: object) -> None:
+        if port == "p1":
+            raise MappingError("p1 stays")
+        self.unbound += (port,)
+
+
+class _Condemning(Ledger):
+    def condemn(self, *_: object) -> None:
+        raise MappingError("the row stays")
+
+
+def test_what_cannot_be_closed_keeps_nothing_else_open(tmp_path: Path) -> None:
+    via, said = tmp_path / "via", tmp_path / "said"
+    via.write_text(f'#!/bin/sh\necho "$@" >> {said}\n')
+    via.chmod(0o755)
+    nobody = cast("Writer", None)
+    site = _Stubborn(nobody, str(via), Cause("test", "", ""))
+    watcher = _Watcher(site, _Condemning(nobody), "host-a", Policy.CLOSE, frozenset())
+    done = {alarm.done for alarm in watcher.look()}
+    assert done == {"not closed: the row stays; p1 stays"}
+    assert set(site.unbound) == {"p2"}
+    for device in ("br-guest p1", "br-nic n-p1", "br-guest p2", "br-nic n-p2"):
+        assert f"del-port {device}\n" in said.read_text()
