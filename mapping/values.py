@@ -304,7 +304,7 @@ def parse_bmc(text: str) -> str:
     if not _BMC.fullmatch(text):
         raise ValueError(
             f"BMC {_shown(text)}: write the system's URL, like https://198.51.100.9/redfish/v1/Systems/1, without "
-            "user or password, or lab:GUEST"
+            "user or password, or lab:NAME"
         )
     return text
 

@@ -1,6 +1,6 @@
 """What a machine can be asked: whether it is on, to be turned on and off, and what to boot from.
 
-A driver is a class with these methods, and a prefix of `Host.bmc` in `open_machine`.
+A driver is a class with these methods, and a prefix of `Host.bmc` in `provision.cli`.
 """
 
 from __future__ import annotations
