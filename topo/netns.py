@@ -198,6 +198,12 @@ def pids_told(words: Sequence[str]) -> set[int]:
     return _processes(lambda process: wanted in b"\0" + (process / "cmdline").read_bytes())
 
 
+def pids_at(folder: Path) -> set[int]:
+    """The processes, but for this one, that have been told of something below a folder."""
+    wanted = f"\0{folder}/".encode()
+    return _processes(lambda process: wanted in b"\0" + (process / "cmdline").read_bytes()) - {os.getpid()}
+
+
 def _processes(wanted: Callable[[Path], bool]) -> set[int]:
     """The processes whose folder in /proc is as wanted."""
     found = set()

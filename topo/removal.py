@@ -33,6 +33,8 @@ def remove(name: str) -> None:
     """Remove a lab: its processes, namespaces and folder."""
     netns.end(lambda: netns.pids_told([BUILDER, name]), signal.SIGKILL)
     netns.delete(netns.names(prefix(name)))
+    # What makes the lab's certificates is in no namespace of it, and would make the folder again.
+    netns.end(lambda: netns.pids_at(FOLDER / name), signal.SIGKILL)
     shutil.rmtree(FOLDER / name, ignore_errors=True)
     with contextlib.suppress(OSError):  # another lab is still in it, or there is none
         FOLDER.rmdir()

@@ -5,15 +5,15 @@
 set -euo pipefail
 folder=${1:?usage: certificates.sh FOLDER COUNT}
 count=${2:?usage: certificates.sh FOLDER COUNT}
-export LOCKGATE_PKI=$folder/pki
+pki=$folder/pki
 umask 077
-[ -d "$folder/pki/host" ] || "${LOCKGATE:-lockgate}" pki init >/dev/null
+[ -d "$pki/host" ] || "${LOCKGATE:-lockgate}" pki init --pki "$pki/" >/dev/null
 
 for machine in control $(seq -f host-%g "$count"); do
 	[ "$machine" = control ] && roles="member controller operator" || roles=host
 	[ ! -e "$folder/$machine.tar" ] || continue
 	for role in $roles; do
-		"${LOCKGATE:-lockgate}" pki issue "$role" "$machine" --out "$folder/$machine/$role" >/dev/null
+		"${LOCKGATE:-lockgate}" pki issue "$role" "$machine" --pki "$pki" --out "$folder/$machine/$role" >/dev/null
 	done
 	# Last, and at once: a machine has its archive when it has everything.
 	tar cf "$folder/$machine.part" -C "$folder/$machine" .

@@ -32,9 +32,10 @@ def machines(name: str, program: str = "qemu") -> list[int]:
 def test_a_lab_that_is_broken_off_leaves_no_machine(how: signal.Signals) -> None:
     name = f"vmc{os.getpid()}"
     program = f"from topo.vm_lab import VmLab\nwith VmLab({name!r}) as lab:\n    lab.up(1)"
-    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, process_group=0) as process:
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, process_group=0) as process:
         try:
-            wait_until(lambda: machines(name), 60, "a machine to be started")
+            wait_until(lambda: machines(name) or process.poll() is not None, 60, "a machine to be started")
+            assert process.poll() is None, process.communicate()[1]
             process.send_signal(how)
             process.wait(60)
             wait_until(lambda: not machines(name), 10, "the machine to end")
@@ -46,6 +47,7 @@ def test_a_lab_that_is_broken_off_leaves_no_machine(how: signal.Signals) -> None
             # As `lockgate lab down` does, which finds a killed one by its name.
             removal.remove(name)
     assert netns.names(removal.prefix(name)) == []
+    assert not (removal.FOLDER / name).exists()
 
 
 def test_a_lab_that_fails_leaves_no_machine(monkeypatch: pytest.MonkeyPatch) -> None:

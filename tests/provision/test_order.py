@@ -70,7 +70,8 @@ def test_killed_at_each_step_and_run_again_it_ends_in_the_same_state_with_one_bo
         assert program.boots == boots, step
         if release_step:
             kill_at(tool, release_step, "release", "web")
-        tool("release", "web")
+        if tool.record()["state"] != "available":  # the last step may be over before the tool is killed
+            tool("release", "web")
         assert state(tool) == TAKEN_BACK
         assert "nic0" not in tool.lab.hosts["host-a"].vsctl("list-ports", "br-guest").split()
 
