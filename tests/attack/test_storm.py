@@ -160,14 +160,14 @@ class Bound:
     limit: int = 0
     throughput: float = 0.5
     """Of the other guest's TCP, what must stay at least: on a busy machine figures move by half."""
-    share: float = 0.15
-    """Of the processor that the switch's one thread has. `make flood`, whose bursts do not count, says 0.1."""
+    share: float = 0.75
+    """Of the processor that the switch's one thread has: in turns of 3 s what may come at once is most of it."""
 
 
 BOUNDS = {
     "of every kind": Bound(),
     "of addresses": Bound(),
-    "that is delivered": Bound(throughput=0.2, share=0.5),
+    "that is delivered": Bound(throughput=0.1),
     "of one flow": Bound(limit=2000),
 }
 
