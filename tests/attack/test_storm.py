@@ -158,7 +158,7 @@ class Bound:
     """`limit` is how many packets a second the attacker's port may send, and `share` what the flood may take."""
 
     limit: int = 0
-    throughput: float = 0.5
+    throughput: float = 0.3
     """Of the other guest's TCP, what must stay at least: on a busy machine figures move by half."""
     share: float = 0.75
     """Of the processor that the switch's one thread has: in turns of 3 s what may come at once is most of it."""
