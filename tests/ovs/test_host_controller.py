@@ -17,10 +17,10 @@ import pytest
 from flows.pipeline import BR_GUEST, BR_NIC
 from mapping.model import Host
 from mapping.tls import Identity
-from tests.build import HOST_A, HOST_B, TWO_HOSTS
-from tests.database import clear, insert
+from tests.build import HOST_A, HOST_B
 from tests.ovs.conftest import free_port
 from tests.ovs.dummy import LOOPBACK, Controller, DummyHost
+from tests.ovs.secure import two_hosts
 from tests.site import Site, transact
 from topo.waiting import wait_until
 
@@ -45,10 +45,7 @@ class Own:
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Own]:
     with ExitStack() as stack:
-        site = Site(tmp_path, LOOPBACK)
-        stack.callback(site.stop)
-        site.start()
-        transact(site.socket, None, *clear(), {"op": "insert", "table": "Global", "row": {}}, *insert(TWO_HOSTS))
+        site = two_hosts(tmp_path, stack)
         port, identity = free_port(), site.issue("host", "host-a")
         controller = Controller(tmp_path, site.remotes["host"], port, free_port())
         controller.env = {"LOCKGATE_TLS": str(identity.folder)}

@@ -14,10 +14,10 @@ import pytest
 
 from flows.pipeline import BR_GUEST, BR_NIC
 from mapping.model import Host
-from tests.build import HOST_A, HOST_B, TWO_HOSTS
-from tests.database import clear, insert
+from tests.build import HOST_A, HOST_B
 from tests.ovs.conftest import free_port
 from tests.ovs.dummy import LOOPBACK, Controller, DummyHost
+from tests.ovs.secure import controlled, two_hosts
 from tests.site import Site, transact
 from topo.waiting import wait_until
 
@@ -46,15 +46,9 @@ class Secure:
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     folder = tmp_path_factory.mktemp("id")
     with ExitStack() as stack:
-        site = Site(folder, LOOPBACK)
-        stack.callback(site.stop)
-        site.start()
-        transact(site.socket, None, *clear(), {"op": "insert", "table": "Global", "row": {}}, *insert(TWO_HOSTS))
-        port, identity = free_port(), site.issue("controller", "c1")
-        controller = Controller(folder, site.remotes["controller"], port, free_port(), identity.folder)
-        stack.callback(controller.stop)
-        controller.start()
-        yield Secure(site, controller, identity.folder, f"ssl:{LOOPBACK}:{port}", stack)
+        site = two_hosts(folder, stack)
+        controller, identity, target = controlled(site, stack)
+        yield Secure(site, controller, identity.folder, target, stack)
 
 
 def served(host: DummyHost) -> bool:

@@ -18,11 +18,10 @@ from ryu.ofproto import ofproto_v1_5 as ofp
 from controller.switch import ANSWER_TIMEOUT
 from flows.pipeline import BR_NIC
 from mapping.tls import Identity
-from tests.build import HOST_A, HOST_B, TWO_HOSTS
-from tests.database import clear, insert
-from tests.ovs.conftest import free_port
-from tests.ovs.dummy import LOOPBACK, Controller, DummyHost
+from tests.build import HOST_A, HOST_B
+from tests.ovs.dummy import Controller, DummyHost
 from tests.ovs.rogue import Answer, Rogue, message, multipart, silent
+from tests.ovs.secure import controlled, two_hosts
 from tests.site import Site, transact
 from topo.waiting import wait_until
 
@@ -59,15 +58,8 @@ class Attacked:
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     folder = tmp_path_factory.mktemp("rogue")
     with ExitStack() as stack:
-        site = Site(folder, LOOPBACK)
-        stack.callback(site.stop)
-        site.start()
-        transact(site.socket, None, *clear(), {"op": "insert", "table": "Global", "row": {}}, *insert(TWO_HOSTS))
-        port, identity = free_port(), site.issue("controller", "c1")
-        openflow = f"ssl:{LOOPBACK}:{port}"
-        controller = Controller(folder, site.remotes["controller"], port, free_port(), identity.folder)
-        stack.callback(controller.stop)
-        controller.start()
+        site = two_hosts(folder, stack)
+        controller, _, openflow = controlled(site, stack)
         tls = site.issue("host", "host-a").folder
         a = DummyHost(folder / "a", HOST_A, openflow, "external_ids:x=y", HOST_B, tls=tls)
         stack.callback(a.ovs.stop)
