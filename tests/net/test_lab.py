@@ -172,7 +172,9 @@ def test_control_addresses_cannot_be_reached_from_a_guest_or_the_substrate(lab: 
                     with pytest.raises(netns.CommandError):
                         netns.run(lab.substrate, ["ping", "-c1", "-W0.3", address])
         strangers = (bytes.fromhex("02000000000a"), bytes([10, 0, 0, 10]), bytes([192, 0, 2, 250]))
-        assert not [frame for frame in to_control.frames if any(stranger in frame for stranger in strangers)]
+        # In what hosts tell the controller of their flows such addresses stand, too: heads of ARP and IP alone count.
+        heads = [frame[:42] for frame in to_control.frames]
+        assert not [head for head in heads if any(stranger in head for stranger in strangers)]
     finally:
         netns.ip(lab.substrate, "address flush dev br0")
         for address in control:
