@@ -57,7 +57,7 @@ demo: setup ## Two hosts and their guests in namespaces, end to end
 mininet: setup ## Every Mininet topology, by mn itself: pingall, and whether it gives what it should
 	$(AS_ROOT) topo.mininet_check
 
-test: provision-setup bench-setup $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## All tests but vagrant-test and the last of vagrant-smoke, as root; some 20 minutes
+test: provision-setup bench-setup $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## All tests but vagrant-test and the last of vagrant-smoke, as root; some 25 minutes
 	$(ROOT_TESTS) $(TOGETHER) tests/unit tests/ovs tests/net tests/attack
 	$(ROOT_TESTS) $(TOGETHER) -m "not alone and not twice" tests/lab tests/provision
 	$(ROOT_TESTS) $(ALONE) tests
