@@ -9,7 +9,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import Final
 
 from mapping.linked import Linked
-from mapping.model import Host, IPAddress, IPNetwork, Port, Vpc, guest_mtu
+from mapping.model import IPAddress, IPNetwork, Port, Vpc
 from mapping.values import in_family_order
 
 LEASE: Final = 86400
@@ -58,8 +58,8 @@ class GuestConfig:
         return next((self.boot[word] for word in words if word in self.boot), None)
 
 
-def guest_config(port: Port, vpc: Vpc, addresses: Iterable[str], hosts: Iterable[Host]) -> GuestConfig:
-    """What the guest of a port that has these addresses is told; `hosts` are all that there are."""
+def guest_config(port: Port, vpc: Vpc, addresses: Iterable[str], mtu: int) -> GuestConfig:
+    """What the guest of a port that has these addresses is told."""
     # It is answered ARP and neighbour discovery for the whole of a subnet, so that is what is on its link.
     own = list(_in_subnets(in_family_order(map(ip_address, addresses)), vpc.subnets))
     return GuestConfig(
@@ -68,7 +68,7 @@ def guest_config(port: Port, vpc: Vpc, addresses: Iterable[str], hosts: Iterable
         ipv4=tuple(address for address in own if isinstance(address, IPv4Interface)),
         ipv6=tuple(address for address in own if isinstance(address, IPv6Interface)),
         dns=vpc.dns,
-        mtu=guest_mtu(vpc, hosts),
+        mtu=mtu,
         routes=vpc.routes,
         boot=dict(port.boot),
     )
@@ -76,7 +76,8 @@ def guest_config(port: Port, vpc: Vpc, addresses: Iterable[str], hosts: Iterable
 
 def config_of(port: Port, linked: Linked) -> GuestConfig:
     """The same, by the rows that hold together now."""
-    return guest_config(port, linked.vpcs[port.vpc], linked.addresses_of(port.uuid), linked.hosts.values())
+    vpc = linked.vpcs[port.vpc]
+    return guest_config(port, vpc, linked.addresses_of(port.uuid), linked.guest_mtu(vpc))
 
 
 def _in_subnets(

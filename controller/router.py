@@ -21,8 +21,7 @@ def too_big(punted: Punted) -> Iterator[bytes]:
     RFC 1812, 4.2.2.7, would have a packet that may be fragmented be fragmented. Open vSwitch cannot, and what passes by
     the controller is not data: so the guest is told in any case, as of IPv6, and stock kernels then make fragments.
     """
-    mtu = punted.linked.fleet_mtu if punted.vpc.mtu is None else punted.vpc.mtu
-    yield from _say(punted, Problem.TOO_BIG, mtu)
+    yield from _say(punted, Problem.TOO_BIG, punted.linked.guest_mtu(punted.vpc))
 
 
 def port_unreachable(punted: Punted) -> Iterator[bytes]:

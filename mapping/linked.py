@@ -126,6 +126,10 @@ class Linked:
         """The MTU of guests whose VPC does not say."""
         return fleet_mtu(self._carried)
 
+    def guest_mtu(self, vpc: Vpc) -> int:
+        """The MTU of a VPC's guests, in bytes of IP packet."""
+        return self.fleet_mtu if vpc.mtu is None else vpc.mtu
+
     def parsed(self, table: str) -> dict[RowId, Any]:
         """Every row of a table by itself, as `parse_row` made it."""
         return self._parsed[table]

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from controller.guest_config import config_of
 from flows.incremental import BridgeFlows
 from flows.pipeline import BR_GUEST, BR_NIC
 from mapping.linked import Linked
-from mapping.model import Encap, Host, Mapping, Port, SecurityGroup, Vpc
+from mapping.model import Encap, Host, Mapping, Port, SecurityGroup, Vpc, guest_mtu
 from mapping.security_rules import parse_rule
 from tests.build import group, having, host, mapping, port, vpc
 
@@ -119,3 +120,13 @@ def test_a_change_costs_the_same_among_few_and_many(bridge: str, change: Callabl
 def test_a_hosts_change_costs_in_proportion_to_its_addresses(bridge: str) -> None:
     few, many = (world.cost(*other_encap(world)) for world in (World(bridge, 9, 10), World(bridge, 9, 100)))
     assert few < many < 10 * few
+
+
+def test_what_a_guest_is_told_costs_the_same_among_few_hosts_and_many() -> None:
+    worlds = World(BR_GUEST, FEW), World(BR_GUEST, MANY)
+    for world in worlds:
+        world.change(replace(world.hosts[3], substrate_mtu=1400))
+        told, hosts = config_of(world.own, world.linked), world.linked.hosts.values()
+        assert told.mtu == guest_mtu(world.linked.vpcs[world.own.vpc], hosts) == 1350
+    few, many = (work(lambda: config_of(world.own, world.linked)) for world in worlds)  # noqa: B023
+    assert 0 < many < MORE * few

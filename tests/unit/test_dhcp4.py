@@ -31,7 +31,7 @@ VPC = dataclasses.replace(
     dns=(parse_ip("10.0.0.53"), parse_ip("10.0.0.54"), parse_ip("fd00::53")),
     routes=(parse_route("10.9.0.0/17=10.0.0.254"), parse_route("10.8.0.0/16=10.1.0.254")),
 )
-GUEST = guest_config(port("web", VPC, MAC, HOST), VPC, ["10.1.0.5", "fd00::7", "10.0.0.9", "10.0.0.7"], [HOST])
+GUEST = guest_config(port("web", VPC, MAC, HOST), VPC, ["10.1.0.5", "fd00::7", "10.0.0.9", "10.0.0.7"], 1450)
 
 
 def request(

@@ -36,7 +36,7 @@ HOST = host("h1", "192.0.2.1")
 VPC = dataclasses.replace(
     vpc("blue", 5001, "10.0.0.0/24", "fd00::/64", "fd00:1::/64"), dns=(parse_ip("10.0.0.53"), parse_ip("fd00::53"))
 )
-GUEST = guest_config(port("web", VPC, MAC, HOST), VPC, ["fd00::9", "10.0.0.7", "fd00::7"], [HOST])
+GUEST = guest_config(port("web", VPC, MAC, HOST), VPC, ["fd00::9", "10.0.0.7", "fd00::7"], 1450)
 MTU = 1450
 DAY = 86400
 

@@ -34,7 +34,7 @@ BOOT6 = (
 
 def guest(boot: tuple[tuple[str, str], ...] = BOOT) -> GuestConfig:
     on, blue = host("h1", "192.0.2.1"), vpc("blue", 5001)
-    return guest_config(dataclasses.replace(port("web", blue, MAC, on), boot=boot), blue, ["10.0.0.7", "fd00::7"], [on])
+    return guest_config(dataclasses.replace(port("web", blue, MAC, on), boot=boot), blue, ["10.0.0.7", "fd00::7"], 1450)
 
 
 def pxe(architecture: int | None, vendor_class: bytes = b"PXEClient:Arch:00000:UNDI:002001", **more: bytes) -> Packet:
