@@ -84,15 +84,17 @@ class Output(NamedTuple):
         return f"output:{port(self.port)}"
 
 
-class OutputInPort(NamedTuple):
-    """Send the packet back where it came from."""
+@dataclass(frozen=True, slots=True)
+class OutputInPort:
+    """Send the packet back where it came from. No tuple: without fields it would equal every other that has none."""
 
     def __str__(self) -> str:
         return "in_port"
 
 
-class ToController(NamedTuple):
-    """Hand the whole packet to the controller."""
+@dataclass(frozen=True, slots=True)
+class ToController:
+    """Hand the whole packet to the controller: only after a meter. No tuple, likewise."""
 
     def __str__(self) -> str:
         return "controller"
@@ -186,6 +188,7 @@ class Shape:
 
     def __post_init__(self) -> None:
         self._check()
+        self._check_meters()
         holes = tuple(part for part in (*self.match, *self.actions) if isinstance(part, Field | type))
         ways = [TABLES[self.table.bridge][part.table].number for part in self.actions if isinstance(part, Goto | Track)]
         text = f"{self.table.name} {self.priority} {self.match} {self.actions} {self.table.number} {ways}"
@@ -215,6 +218,11 @@ class Shape:
                 declared = {reason.number for reason in (table.miss, *table.named_misses) if reason}
                 if action.value not in declared:
                     raise ValueError(f"{where} the reason {action.value}")
+
+    def _check_meters(self) -> None:
+        punt = ToController()
+        if punt in self.actions and UseMeter not in self.actions[: self.actions.index(punt)]:
+            raise ValueError(f"table {self.table.name}, priority {self.priority}: no meter before the controller")
 
 
 def _pack_wide(*values: int) -> bytes:
@@ -288,7 +296,8 @@ def flow(table: Table, priority: int, match: FieldMatch, actions: Iterable[Actio
     """A flow from plain values.
 
     Raises:
-        ValueError: its table does not declare a match, an exit, an output or a reason of it.
+        ValueError: its table does not declare a match, an exit, an output or a reason of it; or it hands packets to the
+            controller that no meter has let through.
     """
     values: list[int] = []
     matched: list[Field | Match] = []

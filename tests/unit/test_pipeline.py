@@ -8,7 +8,7 @@ import pytest
 
 from flows.desired import desired
 from flows.fields import ETH_DST, ETH_SRC, IP_DST, REASON
-from flows.flow import Flow, Goto, Output, SetField, drop, flow
+from flows.flow import Flow, Goto, Output, OutputInPort, SetField, ToController, UseMeter, drop, flow
 from flows.pipeline import BR_GUEST, BR_NIC, FILTERED, METERED, TABLES, UPLINK_FILTERED, Reason, reasons
 from flows.view import view
 from tests.build import GUEST_OFPORTS, NIC_OFPORTS, TWO_HOSTS, TWO_HOSTS6
@@ -61,6 +61,18 @@ def test_a_flow_that_its_table_does_not_declare_cannot_be_made() -> None:
         flow(TABLES[BR_NIC]["SOURCE_GUARD"], 100, {}, [Output(1)])
     with pytest.raises(ValueError, match="does not declare the reason 3"):
         flow(push, 100, {}, drop(Reason.SPOOFED_MAC))
+
+
+def test_nothing_is_sent_to_the_controller_but_what_a_meter_lets_through() -> None:
+    dhcp = TABLES[BR_GUEST]["DHCP"]
+    assert flow(dhcp, 100, {}, [UseMeter(1), ToController()])
+    assert flow(dhcp, 100, {}, [OutputInPort()]), "which is another flow"
+    with pytest.raises(ValueError, match="no meter before the controller"):
+        flow(dhcp, 100, {}, [ToController()])
+    with pytest.raises(ValueError, match="no meter before the controller"):
+        flow(dhcp, 100, {}, [ToController(), UseMeter(1)])
+    punts = [rule for _, flows in flows_of_both_hosts() for rule in flows if ToController() in rule.actions]
+    assert {rule.table.name for rule in punts} == {"DHCP", "ROUTER", "TTL_EXPIRED", "FIT"}
 
 
 def test_no_two_flows_of_one_table_and_priority_can_match_one_packet() -> None:
