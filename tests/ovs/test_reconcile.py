@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -28,10 +29,27 @@ from tests.build import (
 )
 from tests.conftest import Figure
 from tests.database import clear, insert
-from tests.ovs.conftest import World
+from tests.ovs.conftest import World, running
 from topo.waiting import wait_until
 
 FOREIGN = "table=0,priority=7,cookie=0x99,ip,nw_src=203.0.113.9,actions=drop"
+
+BUSY_APP = """
+import os, resource
+
+from ryu.base.app_manager import RyuApp, require_app
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+
+
+class App(RyuApp):
+    pass
+
+
+require_app("controller.app")
+"""
+"""The controller, as one whose next connections are beyond the 1,024 that select(2) bears."""
 
 
 def installed_at(world: World) -> dict[tuple[str, str, int], float]:
@@ -238,3 +256,14 @@ def test_rows_in_any_order_end_in_the_same_flows(world: World, order: str) -> No
     world.wait_applied()
     world.assert_as_desired()
     assert {bridge: world.a.cookies(bridge) for bridge in (BR_GUEST, BR_NIC)} == final
+
+
+def test_connections_beyond_the_first_thousand_are_served_as_those(tmp_path: Path) -> None:
+    app = tmp_path / "busy_app.py"
+    app.write_text(BUSY_APP)
+    with running(tmp_path, TWO_HOSTS, app=str(app)) as world:
+        world.database.stop()
+        world.controller.says("lost")
+        world.database.start()
+        world.write(snapshot(HOST_A, HOST_B, BLUE, WEB, DB, MAPPINGS[:2]))
+        world.assert_as_desired()

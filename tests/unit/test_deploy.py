@@ -29,6 +29,12 @@ def test_a_unit_starts_again_until_what_it_needs_is_there(unit: Path) -> None:
     assert "RestartSec" in parsed["Service"]
 
 
+@pytest.mark.parametrize("name", ["lockgate-controller", "lockgate-mapping"])
+def test_who_serves_all_hosts_may_have_a_connection_to_each(name: str) -> None:
+    service = read(ROOT / f"topo/deploy/{name}.service")["Service"]
+    assert int(service["LimitNOFILE"]) >= 1 << 16, "or it is 1,024"
+
+
 def test_the_package_is_made_of_every_source_and_of_nothing_that_a_run_leaves() -> None:
     said = subprocess.run(
         ["make", "--print-data-base", "--dry-run", "help"], cwd=ROOT, capture_output=True, text=True, check=True
