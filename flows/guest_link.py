@@ -18,15 +18,15 @@ from flows.priority import LINK, PASS
 
 LINK_GUARD: Final = TABLES[BR_GUEST]["LINK_GUARD"]
 
-_SERVER: Final = {EthType.IPV4: 67, EthType.IPV6: 547}
-"""The port that DHCP servers and relays send from: RFC 2131, 4.1; RFC 8415, 7.2."""
+_SERVES_FROM: Final = {EthType.IPV4: 67, EthType.IPV6: 547}
+"""The UDP port that DHCP servers and relays send from: RFC 2131, 4.1; RFC 8415, 7.2."""
 
 
 def of_host() -> Iterator[Flow]:
     """What every host has."""
-    for eth_type, port in _SERVER.items():
+    for eth_type, udp_src in _SERVES_FROM.items():
         ip: FieldMatch = {ETH_TYPE: eth_type}
         yield flow(LINK_GUARD, PASS, ip, [Goto("TO_TRACK")])
-        yield flow(LINK_GUARD, LINK, {**ip, IP_PROTO: IpProto.UDP, UDP_SRC: port}, drop(Reason.DHCP_POSED))
+        yield flow(LINK_GUARD, LINK, {**ip, IP_PROTO: IpProto.UDP, UDP_SRC: udp_src}, drop(Reason.DHCP_POSED))
     for message in (Icmpv6.NEIGHBOUR_SOLICITATION, Icmpv6.ROUTER_SOLICITATION, *ENDS_HERE):
         yield flow(LINK_GUARD, LINK, icmpv6(message), drop(Reason.LINK_ONLY))

@@ -37,6 +37,6 @@ Meters = dict[int, Meter]
 def meter_id(ofport: int, kind: MeterKind) -> int:
     """The id of a meter of the guest port with this OpenFlow number.
 
-    Open vSwitch's userspace datapath has 65,536 meters: enough for the numbers up to 8,191, which it gives anew.
+    Ids may be any; how many meters there are at a time the datapath bounds: see docs/ports.md.
     """
     return ofport * _KINDS + kind

@@ -93,7 +93,7 @@ class Guest:
         return found
 
     def filtered(self) -> dict[str, int]:
-        """Its frames that the filter ahead of its port has refused, by what `port_filter.REFUSED` calls them."""
+        """Its frames that the filter ahead of its port has refused, by why, as `port_filter.refused` says it."""
         try:
             return port_filter.refused(self.host.namespace, self.spec.device)
         except (netns.CommandError, OSError):  # the port is not there

@@ -170,7 +170,7 @@ def popped(to: str) -> Fate:
 
 
 def filtered(what: str) -> Fate:
-    """Ends at the filter ahead of the attacker's port, which counts it so: `topo.port_filter.REFUSED`."""
+    """Ends at the filter ahead of the attacker's port, which counts it so: `flows.pipeline.FILTERED`."""
     return Fate(what, noticed=[(GUESTS[ATTACKER].host, f"filter {ATTACKER} {what}")])
 
 

@@ -66,7 +66,7 @@ class HostAt:
 
     @property
     def mac(self) -> str:
-        """Of the VTEP: topo/bridges.py makes it from the address."""
+        """Of the VTEP: flows/nic_substrate.py makes it from the address."""
         return "0a:6e:" + ":".join(f"{int(part):02x}" for part in self.vtep.split("."))
 
 
