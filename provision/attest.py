@@ -27,6 +27,7 @@ LISTED: Final = {
     "Port": ("_uuid", "name", "interfaces", "tag", "trunks"),
     "Interface": ("_uuid", "name", "type", "options", "ofport"),
     "Controller": ("_uuid", "target", "connection_mode"),
+    "SSL": ("bootstrap_ca_cert",),
 }
 """Tables and columns of Open vSwitch's database that are looked at: ovs-vswitchd.conf.db(5)."""
 
@@ -119,6 +120,9 @@ class _Look:
         for row in self._tables["Open_vSwitch"]:
             if _many(row["manager_options"]):
                 yield Fault("somebody may change the bridges from outside: a manager is set", ("del-manager",))
+        if any(row["bootstrap_ca_cert"] for row in self._tables["SSL"]):
+            text = "any authority would do for the controller's certificate: bootstrap_ca_cert is set"
+            yield Fault(text, ("set", "SSL", ".", "bootstrap_ca_cert=false"))
         for name in (BR_GUEST, BR_NIC, BR_CTL):
             if name not in self._bridges:
                 yield Fault(f"there is no {name}: build the bridges again")

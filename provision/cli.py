@@ -64,6 +64,7 @@ def provision(
     image: Image = "",
     device: Device = None,
     boot_timeout: BootSeconds = 600.0,
+    controller: Controllers = None,
     via: Via = DEFAULT_VIA,
 ) -> None:
     """Give a host to a port's guest: power off, rules in place and confirmed, and only then power on.
@@ -76,18 +77,25 @@ def provision(
             where = values.parse_device(device or port)
         except ValueError as error:
             raise MappingError(f"{error}: or name the machine's with --device") from None
-        site = Site(writer, via, options.cause)
+        site = Site(writer, via, options.cause, frozenset(controller or ()))
         run, show = _run(options, Ledger(writer), site, _machine(site, host, port, where))
         show.end(run.provision(host, port, where, image, boot_timeout))
 
 
-def release(context: typer.Context, *, port: PortArgument, wipe: WipeCommand = None, via: Via = DEFAULT_VIA) -> None:
+def release(
+    context: typer.Context,
+    *,
+    port: PortArgument,
+    wipe: WipeCommand = None,
+    controller: Controllers = None,
+    via: Via = DEFAULT_VIA,
+) -> None:
     """Take a host back from a port's guest: power off, port closed and confirmed, wiped, available."""
     with _told(context) as options, Writer(options.remotes) as writer:
         record = Ledger(writer).of_port(port)
         if record is None:
             raise MappingError(f"port {port} is provisioned on no host: look with `lockgate host list`")
-        site = Site(writer, via, options.cause)
+        site = Site(writer, via, options.cause, frozenset(controller or ()))
         machine = _machine(site, record.host, port, record.device)
         run, show = _run(options, Ledger(writer), site, machine)
         show.end(run.release(record.host, port, _wiping(wipe, record.host, port) if wipe else None))
@@ -104,9 +112,9 @@ def attest(
 ) -> None:
     """Compare a host's bridges and flows with what they must be. Exit status 1 if something is not."""
     with _told(context) as options, Writer(options.remotes) as writer:
-        site = Site(writer, via, options.cause)
+        site = Site(writer, via, options.cause, frozenset(controller or ()))
         site.host(site.snapshot(), host)
-        watcher = Watcher(site, Ledger(writer), host, policy, frozenset(controller or ()))
+        watcher = Watcher(site, Ledger(writer), host, policy)
         found = 0
         while True:
             for alarm in watcher.look():

@@ -43,12 +43,13 @@ class Closed:
 
 
 class Site:
-    """`via` says how commands are run on a host: see `explain.hosts`."""
+    """`via` says how commands are run on a host: see `explain.hosts`; `controllers` are as for `attest.faults`."""
 
-    def __init__(self, writer: Writer, via: str, cause: Cause) -> None:
+    def __init__(self, writer: Writer, via: str, cause: Cause, controllers: frozenset[str] = frozenset()) -> None:
         self._writer = writer
         self.via = via
         self._cause = cause
+        self._controllers = controllers
         self._seq = 0
         """The change that must be confirmed."""
 
@@ -101,7 +102,7 @@ class Site:
         (state,) = status.confirmations(tables, self._seq, frozenset({host}), {}, time.time())
         return f"host {host} has not confirmed its rules: {state.why}"
 
-    def faults(self, host: str, controllers: frozenset[str] = frozenset()) -> list[str]:
+    def faults(self, host: str) -> list[str]:
         """All that is not as it must be on a host: bridges, and flows.
 
         Raises:
@@ -109,15 +110,16 @@ class Site:
         """
         snapshot = self.snapshot()
         row = self.host(snapshot, host)
-        found = [str(fault) for fault in attest.faults(self.configuration(host), row, controllers)]
+        found = [str(fault) for fault in self.bridge_faults(row)]
         return found + [
             f"{each.bridge}: a flow is {each.kind}: {each.installed or each.desired}"
             for each in self.flows(snapshot, row)
         ]
 
-    def configuration(self, host: str) -> dict[str, list[attest.Row]]:
-        """What the host's Open vSwitch is told."""
-        return attest.read(Switch(host, self.via).vsctl(*attest.arguments()))
+    def bridge_faults(self, host: Host) -> list[attest.Fault]:
+        """What is not as it must be of what the host's Open vSwitch is told."""
+        tables = attest.read(Switch(host.name, self.via).vsctl(*attest.arguments()))
+        return attest.faults(tables, host, self._controllers)
 
     def flows(self, snapshot: Snapshot, host: Host) -> list[audit.Finding]:
         """Flows that differ at two looks, or are somebody else's."""

@@ -52,12 +52,11 @@ class Alarm:
 class Watcher:
     """One host. `look` is called again and again."""
 
-    def __init__(self, site: Site, ledger: Ledger, host: str, policy: Policy, controllers: frozenset[str]) -> None:
+    def __init__(self, site: Site, ledger: Ledger, host: str, policy: Policy) -> None:
         self._site = site
         self._ledger = ledger
         self._host = host
         self._policy = policy
-        self._controllers = controllers
         self._switch = Switch(host, site.via)
         self._good: tuple[object, ...] = ()
         self._said: set[str] = set()
@@ -86,8 +85,7 @@ class Watcher:
     def _wrong(self, snapshot: Snapshot, host: Host) -> dict[str, Mend]:
         """What is wrong, in words, and what mends it."""
         wrong: dict[str, Mend] = {
-            fault.what: partial(self._mend_bridge, fault)
-            for fault in attest.faults(self._site.configuration(self._host), host, self._controllers)
+            fault.what: partial(self._mend_bridge, fault) for fault in self._site.bridge_faults(host)
         }
         held = self._held(snapshot)
         if held != self._good:

@@ -28,6 +28,7 @@ from tests import shapes
 from tests.provision import image
 from tests.provision.emulator import PORT, TAP, UUID, Emulator
 from topo import bridges, netns, port_filter
+from topo.host import Host
 from topo.lab import Lab
 from topo.spec import CONTROL_IP, CONTROL_NETWORK
 
@@ -146,6 +147,12 @@ def kill_at(tool: Tool, step: Step, *words: str) -> None:
         pass
 
 
+def obey(host: Host, target: str) -> None:
+    """Change where br-nic's controller is."""
+    controller = host.vsctl("get", "Bridge", "br-nic", "controller").strip("[]\n")
+    host.vsctl("set", "Controller", controller, f'target="{target}"')
+
+
 @pytest.fixture(scope="session")
 def lab_mapping(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mapping") / "mapping.yaml"
@@ -168,7 +175,8 @@ def lab_tool(shared_lab: Tool, lab_mapping: Path) -> Iterator[Tool]:
         if lab.state == "up" and not lab.control.controller_runs:
             lab.start_controller()
         with Writer([lab.control.remote]) as writer:
-            site = Site(writer, shared_lab.env["LOCKGATE_VIA"], Cause("test", "", ""))
+            allowed = frozenset({lab.control.openflow})
+            site = Site(writer, shared_lab.env["LOCKGATE_VIA"], Cause("test", "", ""), allowed)
             for host, record in Ledger(writer).all().items():
                 if record.port:
                     machine = LabMachine(host, lab.name, record.port, record.device, site.snapshot)

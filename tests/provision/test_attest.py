@@ -15,7 +15,7 @@ from typing import Any
 
 from mapping.writer import Writer
 from tests.conftest import Figure
-from tests.provision.conftest import Tool
+from tests.provision.conftest import Tool, obey
 from tests.provision.test_order import Program, state
 from topo.host import Host
 from topo.waiting import wait_until
@@ -44,6 +44,7 @@ TAMPER = {
         ],
         "mirrors is set",
     ),
+    "any authority trusted": (["vsctl", "--bootstrap", "set-ssl", "key", "cert", "ca"], "bootstrap_ca_cert is set"),
     "a manager added": (["vsctl", "set-manager", "ptcp:6640:127.0.0.1"], "manager"),
     "spanning tree turned on": (["vsctl", "set", "Bridge", "br-guest", "stp_enable=true"], "stp_enable is set"),
 }
@@ -113,6 +114,16 @@ def test_tampering_is_seen_and_mended(lab_tool: Tool, tmp_path: Path, figure: Fi
         wait_until(lambda: _flows(host) == installed, SECONDS, "the flows")
     assert tool("attest", "host-b") == ""
     assert "db" in host.vsctl("list-ports", "br-guest").split()
+
+
+def test_a_controller_that_nobody_named_is_an_alarm(lab_tool: Tool, tmp_path: Path) -> None:
+    tool = lab_tool
+    host, right = tool.lab.hosts["host-b"], tool.lab.control.openflow
+    assert tool("attest", "host-b", "--controller", right) == ""
+    with watching(tool, tmp_path, "host-b", "--controller", right) as watch:
+        obey(host, "tcp:203.0.113.1:6653")
+        assert f"br-nic obeys tcp:203.0.113.1:6653, not {right}" in watch.alarm()["what"]
+    obey(host, right)
 
 
 def test_the_unit_closes_the_port_when_its_file_says_so(lab_tool: Tool, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from provision.lab import LabMachine
 from provision.order import Run
 from provision.record import Ledger, Step
 from provision.site import Site
-from tests.provision.conftest import Tool, begun, kill_at, stopped
+from tests.provision.conftest import Tool, begun, kill_at, obey, stopped
 
 STEPS = (Step.POWER_OFF, Step.BIND, Step.CHECK, Step.BOOT_DEVICE, Step.POWER_ON, Step.GUEST)
 RELEASE_STEPS = (Step.POWER_OFF, Step.UNBIND, Step.CONFIRM, Step.WIPE)
@@ -229,6 +229,22 @@ def test_a_host_that_is_not_as_it_must_be_gets_no_power(lab_tool: Tool, program:
     host.ofctl("del-flows", "br-nic", "cookie=0/-1")
     tool(*program.words)
     assert state(tool) == GIVEN
+
+
+def test_a_host_that_obeys_another_controller_gets_no_power(lab_tool: Tool, program: Program) -> None:
+    """Its target is changed when the rules are confirmed; who may be obeyed is said as to attestation."""
+    tool = lab_tool
+    host = tool.lab.hosts["host-a"]
+    right = ("--controller", tool.lab.control.openflow)
+    with stopped(tool, Step.CHECK, *program.words, *right) as ended:
+        obey(host, "tcp:203.0.113.1:6653")
+    assert "br-nic obeys tcp:203.0.113.1:6653, not" in ended.said
+    assert state(tool) == ("failed", "off", "web", None)
+    assert program.boots == 0
+    obey(host, tool.lab.control.openflow)
+    tool(*program.words, *right)
+    assert state(tool) == GIVEN
+    tool("release", "web", *right)
 
 
 class Broken(LabMachine):

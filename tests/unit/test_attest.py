@@ -32,8 +32,8 @@ def printed(value: object) -> str:
     [
         "",
         "hello",
-        "[]\n" * 5,
-        "{}\n" * 5,
+        "[]\n" * len(attest.LISTED),
+        "{}\n" * len(attest.LISTED),
         "[" * 100_000,
         printed("br-nic"),
         printed(["set", 1]),
@@ -61,7 +61,7 @@ def _refused() -> str:
 
 def test_what_cannot_be_mended_is_said_once_and_hinders_nothing_else() -> None:
     nobody = cast("Writer", None)
-    watcher = _Watcher(_Site(nobody, "env", Cause("test", "", "")), Ledger(nobody), "host-a", Policy.MEND, frozenset())
+    watcher = _Watcher(_Site(nobody, "env", Cause("test", "", "")), Ledger(nobody), "host-a", Policy.MEND)
     two = Alarm("host-a", "two", "mended")
     assert list(watcher.look()) == [Alarm("host-a", "one", "not mended: the switch refuses"), two]
     assert list(watcher.look()) == [two]
@@ -93,7 +93,7 @@ def test_what_cannot_be_closed_keeps_nothing_else_open(tmp_path: Path) -> None:
     via.chmod(0o755)
     nobody = cast("Writer", None)
     site = _Stubborn(nobody, str(via), Cause("test", "", ""))
-    watcher = _Watcher(site, _Condemning(nobody), "host-a", Policy.CLOSE, frozenset())
+    watcher = _Watcher(site, _Condemning(nobody), "host-a", Policy.CLOSE)
     done = {alarm.done for alarm in watcher.look()}
     assert done == {"not closed: the row stays; p1 stays"}
     assert set(site.unbound) == {"p2"}
