@@ -56,7 +56,8 @@ Controllers = Annotated[
     typer.Option(
         "--controller",
         envvar="LOCKGATE_CONTROLLERS",
-        help="Like ssl:198.51.100.1:6653, with this host's certificate in LOCKGATE_TLS. May be repeated.",
+        help="Like ssl:198.51.100.1:6653, with this host's certificate in LOCKGATE_TLS."
+        " May be repeated, for controllers of which one runs at a time.",
     ),
 ]
 DatapathType = Annotated[
@@ -99,6 +100,8 @@ def build(  # noqa: PLR0913 - a command has as many options as it needs
     if uplink == mgmt:
         raise MappingError(f"--mgmt {mgmt}: it is the uplink: the control network needs an interface of its own")
     notes = [note for interface in (uplink, mgmt) for note in _look_at(interface)]
+    if len(controller) > 1:
+        notes.append(f"{len(controller)} controllers: let one run at a time, as each takes out what another puts in")
     made = HostBridges(
         uplink, mgmt, vtep_ip, *default_datapaths(vtep_ip), controller, datapath.value, tls=_certificate(controller)
     )

@@ -53,6 +53,14 @@ def test_what_differs_is_made_as_it_should_be(lab: Lab) -> None:
     lab.control.wait_applied()
 
 
+def test_of_several_controllers_it_says_that_one_is_to_run(lab: Lab) -> None:
+    said = json.loads(bridges(lab, "build", *OPTIONS, "--controller", "tcp:198.51.100.9:6653", "--json"))
+    note = "2 controllers: let one run at a time, as each takes out what another puts in"
+    assert said == {"changed": True, "notes": [note]}
+    assert bridges(lab, "build", *OPTIONS) == "done\n"
+    lab.control.wait_applied()
+
+
 def test_a_guest_is_taken_off_and_put_on_again(lab: Lab) -> None:
     a, b = lab.guest("a"), lab.guest("b")
     assert a.ping(b.ip, seconds=5)

@@ -1,6 +1,6 @@
 """Three members, TLS everywhere, a steady write load, traffic between guests, and one fault after another.
 
-2 hosts, 1 VPC, 1 guest on each host; 3 members; 1 controller. Each transaction of the load writes two rows.
+2 hosts, 1 VPC, 1 guest on each host; 3 members; 1 controller at a time. Each transaction of the load writes two rows.
 
 LOCKGATE_FAULT_SECONDS (`make fault`) makes it long: each kind of fault once, in an order by chance, and then any, until
 the time is over. Without, each of a few comes once. LOCKGATE_FAULT_SEED repeats the order, and the choice of members.
@@ -101,7 +101,7 @@ IDS: dict[str, str] = {}
 
 
 class Faults:
-    """What can be done to the members, each undone before it returns."""
+    """What can be done to the members and the controller, each undone before it returns."""
 
     def __init__(self, lab: Lab, chosen: random.Random) -> None:
         assert lab.control.members
@@ -192,9 +192,21 @@ class Faults:
         for member in self.members:
             member.start()
 
+    def kill_controller(self) -> None:
+        """The load goes on meanwhile, and no flow changes until there is another."""
+        control, log = self.lab.control, self.lab.control.controller_log
+        control.kill_controller()
+        before = installed(self.lab)
+        served = log.read_text().count(": serving datapath ")
+        time.sleep(1)  # for how long it is gone
+        assert installed(self.lab) == before
+        control.start_controller()
+        bridges = len(self.lab.hosts) * len(BRIDGES)
+        wait_until(lambda: log.read_text().count(": serving datapath ") >= served + bridges, WITHIN, "it to serve all")
+
 
 SHORT = ("kill_leader", "partition_leader", "corrupt_file", "restart_all")
-ALL = (*SHORT, "kill_follower", "pause_leader", "partition_follower", "fill_disk")
+ALL = (*SHORT, "kill_follower", "pause_leader", "partition_follower", "fill_disk", "kill_controller")
 
 
 @pytest.fixture
@@ -260,7 +272,7 @@ def test_nothing_that_was_acknowledged_is_lost(cluster_lab: Lab, figure: Figure)
 
 def all_gone(lab: Lab, faults: Faults) -> None:
     """No member is left for a while: the last flows stay, it is said, and nobody has to do anything afterwards."""
-    before = {(host.name, bridge): cookies(host, bridge) for host in lab.hosts.values() for bridge in BRIDGES}
+    before = installed(lab)
     log = lab.control.controller_log
     said_before = log.read_text().count(" lost (")
     for member in faults.members:
@@ -274,7 +286,7 @@ def all_gone(lab: Lab, faults: Faults) -> None:
     assert metric(lab, "lockgate_database_current") == 0
     assert metric(lab, "lockgate_database_lag_seconds") > GONE_SECONDS / 2
     assert metric(lab, "lockgate_in_sync") == 1
-    assert {(host.name, bridge): cookies(host, bridge) for host in lab.hosts.values() for bridge in BRIDGES} == before
+    assert installed(lab) == before
     for member in faults.members:
         member.start()
     faults.whole()
@@ -314,6 +326,11 @@ def assert_state(lab: Lab, load: Load) -> None:
 
 def holds(host: Host, bridge: str, wanted: set[int]) -> bool:
     return cookies(host, bridge) == wanted
+
+
+def installed(lab: Lab) -> dict[tuple[str, str], set[int]]:
+    """Host and bridge -> the cookies of the flows there."""
+    return {(host.name, bridge): cookies(host, bridge) for host in lab.hosts.values() for bridge in BRIDGES}
 
 
 def cookies(host: Host, bridge: str) -> set[int]:
