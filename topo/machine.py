@@ -57,3 +57,11 @@ class Machine:
     def guest(self, guest: str, command: str, seconds: float = 120) -> str:
         """Run a command in one of its guests, a network namespace."""
         return self.run(f"ip netns exec {guest} {command}", seconds)
+
+    def pings(self, guest: str, address: str, count: int = 3, options: str = "", seconds: float = 5) -> int:
+        """How many of `count` pings from a guest to an address are answered, each within `seconds`.
+
+        Each is a program of its own: see `Guest.round_trips`.
+        """
+        ping = f"ip netns exec {guest} ping -n -c 1 -W {seconds:g} {options} {address}"
+        return self.run(f"for _ in $(seq {count}); do {ping} || true; done", 120 + count * seconds).count(" 1 received")
