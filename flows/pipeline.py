@@ -115,16 +115,18 @@ class Reason(enum.Enum):
     FILTER_TYPES = 51, "ahead of its port: neither ARP nor IP"
     FILTER_HIDDEN = (
         52,
-        "ahead of its port: neighbour discovery, or a DHCP server, hidden in fragments, or too many IPv6 headers",
+        "ahead of its port: neighbour discovery, or a UDP port, hidden in fragments, or too many IPv6 headers",
     )
     FILTER_NEIGHBOURS = 53, "ahead of its port: more ARP and neighbour discovery than a port may send"
     FILTER_PROTOCOLS = 54, "ahead of its port: more IP protocols that are new than a port may use"
-    FILTER_PAIRS = 55, "ahead of its port: more pairs of addresses and ports that are new than a port may use"
+    FILTER_CONVERSATIONS = 55, "ahead of its port: more conversations that are new than a port may have"
     FILTER_FRAMES = 56, "ahead of its port: more frames than the port may send"
     FILTER_TUNNELS = (
         57,
         "ahead of the uplink: a tunnel packet whose header is none that a host writes: options, flags, another kind",
     )
+    FILTER_DHCP = 58, "ahead of its port: posed as a DHCP server, or sent to the port that its clients listen at"
+    FILTER_UPLINK_TYPES = 59, "ahead of the uplink: neither ARP nor IP, nor for this end of the cable alone"
 
     TTL_EXPIRED = 31, "a guest's packet had no hop left to its VPC's router: it is told, as far as its meter allows"
     TO_ROUTER = 30, "a guest sent something other than a ping to its router"
@@ -190,11 +192,11 @@ R = Reason
 METERED: Final = frozenset({R.ASKED_TOO_MUCH, R.FROM_GUEST_LIMIT, R.TO_GUEST_LIMIT})
 """Reasons for which meters of br-guest drop, and count, what no table then does."""
 FILTERED: Final = (
-    *(R.FILTER_TYPES, R.FILTER_HIDDEN, R.FILTER_NEIGHBOURS, R.FILTER_PROTOCOLS),
-    *(R.FILTER_PAIRS, R.FILTER_FRAMES),
+    *(R.FILTER_TYPES, R.FILTER_HIDDEN, R.FILTER_DHCP, R.FILTER_NEIGHBOURS, R.FILTER_PROTOCOLS),
+    *(R.FILTER_CONVERSATIONS, R.FILTER_FRAMES),
 )
 """Reasons for which the filter ahead of a guest's port (`topo.port_filter`) drops, before Open vSwitch."""
-UPLINK_FILTERED: Final = (R.FILTER_TUNNELS,)
+UPLINK_FILTERED: Final = (R.FILTER_TUNNELS, R.FILTER_UPLINK_TYPES)
 """Likewise ahead of the uplink (`topo.uplink_filter`)."""
 TRACKED: Final = (IN_PORT, VNI, CT_STATE, CONJUNCTION, ETH_TYPE, IP_PROTO, IP_FRAG)
 """What rules of groups match on each way, besides the peer and the ports."""

@@ -9,11 +9,13 @@ before it can refuse it. What a guest may vary without limit, or must not send w
   else with that of all.
 - *ARP and neighbour discovery* have a rate: they are answered packet by packet, with a cached flow for each target.
 - *IP protocols* have a rate at which new ones may come, because Open vSwitch looks at the number whole.
-- *Pairs of addresses*, with source MAC and protocol, have a rate at which new ones may come: a guest talks to many, but
-  a flood of random ones is met here rather than frame by frame in Open vSwitch.
+- *Conversations* have a rate at which new ones may come: frames that are alike in MACs, addresses, protocol, ports,
+  DSCP, hops and flow label. A guest has many, but a flood of random headers is met here rather than in Open vSwitch,
+  which looks for each that it does not know under one mask after another.
 - *All frames* have a rate.
-- *What hides in fragments* ends here: neighbour discovery (RFC 6980), a DHCP server's UDP port, headers after a
-  fragment header; Open vSwitch shows neither ports nor types of any fragment.
+- *DHCP servers* end here, by the port that they send from and by the one that clients listen at.
+- *What hides in fragments* ends here: neighbour discovery (RFC 6980), a DHCP server, headers after a fragment header;
+  Open vSwitch shows neither ports nor types of any fragment.
 """
 
 from __future__ import annotations
@@ -34,10 +36,10 @@ PROTOCOLS_PER_SECOND: Final = 1
 PROTOCOLS_AT_ONCE: Final = 16
 PROTOCOL_SECONDS: Final = 10
 """For so long after its last packet a protocol is no new one."""
-PAIRS_PER_SECOND: Final = 5000
-PAIRS_AT_ONCE: Final = 10_000
-PAIRS: Final = 1 << 16
-"""So many pairs, or fewer where three fall together, are known at a time: half a megabyte for each port."""
+CONVERSATIONS_PER_SECOND: Final = 2000
+CONVERSATIONS_AT_ONCE: Final = 4000
+CONVERSATIONS: Final = 1 << 16
+"""So many, or fewer where three fall together, are known at a time: half a megabyte for each port."""
 FRAMES_PER_SECOND: Final = 100_000
 FRAMES_AT_ONCE: Final = 10_000
 """Unless the port has a limit of its own."""
@@ -47,7 +49,7 @@ def _name(reason: Reason) -> str:
     return reason.label.removeprefix("filter_")
 
 
-_CLOCKS: Final = {"neighbours": 0, "protocols": 8, "pairs": 16, "frames": 24}
+_CLOCKS: Final = {"neighbours": 0, "protocols": 8, "conversations": 16, "frames": 24}
 _COST, _DEPTH = 32, 40
 """What a frame takes of the clock of all frames, and how far that may lag behind: both in ns."""
 _COUNTERS: Final = {_name(reason): 48 + 16 * number for number, reason in enumerate(FILTERED)}
@@ -55,13 +57,16 @@ _COUNTERS: Final = {_name(reason): 48 + 16 * number for number, reason in enumer
 _SEEN: Final = 48 + 16 * len(FILTERED)
 """Where in the map's entry what is: of each protocol, at _SEEN, when its last packet came."""
 _KNOWN: Final = _SEEN + 8 * 256
-"""After these: of each pair of addresses that is known, a sum that tells it from others."""
-_VALUES: Final = _KNOWN // 8 + PAIRS
+"""After these: of each conversation that is known, a sum that tells it from others."""
+_VALUES: Final = _KNOWN // 8 + CONVERSATIONS
+_ECN, _ECN6 = 0x03, socket.htonl(0x00300000)
 _SUMMED: Final = {
-    "ipv4": ((4, 6), (2, 10), (4, 26), (4, 30)),
-    "ipv6": ((4, 6), (2, 10), *((8, at) for at in range(22, 54, 8))),
+    "ipv4": ((8, 0, 0), (4, 8, 0), (1, 15, _ECN), (1, 22, 0), (4, 26, 0), (4, 30, 0)),
+    "ipv6": ((8, 0, 0), (4, 8, 0), (4, 14, _ECN6), (1, 21, 0), *((8, at, 0) for at in range(22, 54, 8))),
 }
-"""Bytes that make a pair of addresses, where they are in the frame: source MAC, source and destination."""
+"""What makes a conversation besides protocol and ports: how many bytes, where they are in the frame, which bits not.
+
+All of it but what one sender varies as it goes on, which are lengths, sums, numbers of fragments and ECN (RFC 3168)."""
 _SECOND: Final = 1_000_000_000
 _HEADERS: Final = 6
 """IPv6 headers that are looked past."""
@@ -76,7 +81,8 @@ _HOP_BY_HOP, _TCP, _UDP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _ICMPV6, _OPTIONS
     60,
     132,
 )
-_DHCP_SERVER, _DHCPV6_SERVER = 67, 547
+_DHCP, _DHCPV6 = (67, 68), (547, 546)
+"""The ports of servers and of clients: RFC 2131, 4.1; RFC 8415, 7.2."""
 _LINK_FIRST, _LINK_LAST, _MLD2 = 130, 137, 143
 _DEEPEST: Final = 1500
 """Bytes of a frame within which ports are looked for."""
@@ -180,7 +186,7 @@ def program() -> str:
     {_rate("protocols", PROTOCOLS_PER_SECOND, PROTOCOLS_AT_ONCE)}
     known:
     *(u64)(r6 + {_SEEN}) = r0
-    {_pairs()}
+    {_conversations()}
     other:
     r1 = -1
     *(u32)(r8 + 0) = r1
@@ -197,7 +203,7 @@ def program() -> str:
 
 
 def _ipv4() -> str:
-    """A first fragment must not come from a DHCP server's port. Too short for addresses: Open vSwitch refuses it."""
+    """Too short for addresses: Open vSwitch refuses it."""
     return f"""
     ipv4:
     r1 = r8
@@ -212,11 +218,12 @@ def _ipv4() -> str:
     r1 = r8
     r1 += r4
     r1 += 14
-    if r3 & {socket.htons(0x2000)} goto first
+    if r2 != {_UDP} goto checked
+    {_no_dhcp(_DHCP)}
+    r3 = *(u16)(r8 + 20)
+    checked:
+    if r3 & {socket.htons(0x2000)} goto protocol
     goto whole
-    first:
-    if r2 != {_UDP} goto protocol
-    {_udp(_DHCP_SERVER)}
     """
 
 
@@ -235,9 +242,11 @@ def _ipv6() -> str:
     goto hidden
     last:
     if r2 == {_ICMPV6} goto icmpv6
+    if r2 != {_UDP} goto checked6
+    {_no_dhcp(_DHCPV6)}
+    checked6:
     if r5 == 0 goto whole
-    if r2 != {_UDP} goto protocol
-    {_udp(_DHCPV6_SERVER)}
+    goto protocol
     icmpv6:
     r3 = r1
     r3 += 1
@@ -304,24 +313,24 @@ def _header(step: int) -> str:
     """
 
 
-def _pairs() -> str:
-    """r6 a sum of what makes a pair, with numbers that only this program knows: none can be made to equal another.
+def _conversations() -> str:
+    """r6 a sum of what makes one, with numbers that only this program knows: none can be made to equal another.
 
-    Ports are part of it where the packet is whole. Each pair has two places where it may be known.
+    Ports are part of it where the packet is whole. Each has two places where it may be known.
     """
-    sums = {name: "".join(_add(bytes_, at) for bytes_, at in parts) for name, parts in _SUMMED.items()}
-    places = (PAIRS - 1).bit_length()
+    sums = {name: "".join(_add(*part) for part in parts) for name, parts in _SUMMED.items()}
+    places = (CONVERSATIONS - 1).bit_length()
     return f"""
     r6 = *(u64)(r10 + -16)
     r6 *= {_secret()}
     r1 = *(u16)(r8 + 12)
-    if r1 == {socket.htons(0x86DD)} goto pair6
+    if r1 == {socket.htons(0x86DD)} goto sixth
     r1 = r8
     r1 += 34
     if r1 > r9 goto short
     {sums["ipv4"]}
     goto addressed
-    pair6:
+    sixth:
     r1 = r8
     r1 += 54
     if r1 > r9 goto short
@@ -352,13 +361,13 @@ def _pairs() -> str:
     *(u64)(r10 + -16) = r1
     r1 = r6
     r1 >>= {64 - 2 * places}
-    r1 &= {PAIRS - 1}
+    r1 &= {CONVERSATIONS - 1}
     r1 <<= 3
     r1 += r7
     r2 = *(u64)(r1 + {_KNOWN})
     if r2 == r6 goto other
     *(u64)(r10 + -24) = r1
-    {_rate("pairs", PAIRS_PER_SECOND, PAIRS_AT_ONCE)}
+    {_rate("conversations", CONVERSATIONS_PER_SECOND, CONVERSATIONS_AT_ONCE)}
     r1 = *(u64)(r10 + -16)
     r2 = *(u64)(r1 + {_KNOWN})
     if r2 == 0 goto place
@@ -368,13 +377,14 @@ def _pairs() -> str:
     *(u64)(r1 + {_KNOWN}) = r6
     goto other
     short:
-    {_rate("pairs", PAIRS_PER_SECOND, PAIRS_AT_ONCE, "short")}
+    {_rate("conversations", CONVERSATIONS_PER_SECOND, CONVERSATIONS_AT_ONCE, "short")}
     """
 
 
-def _add(size: int, at: int) -> str:
+def _add(size: int, at: int, ignored: int) -> str:
     return f"""
     r1 = *(u{8 * size})(r8 + {at})
+    r1 &= {~ignored}
     r1 *= {_secret()}
     r6 += r1
     """
@@ -385,15 +395,17 @@ def _secret() -> int:
     return secrets.randbits(31) | 1 << 30 | 1
 
 
-def _udp(server: int) -> str:
-    """r1 the UDP header of a first fragment."""
+def _no_dhcp(ports: tuple[int, int]) -> str:
+    """r1 the UDP header, which is whole or begins a first fragment. One that does not show its ports hides them."""
+    server, client = map(socket.htons, ports)
     return f"""
     r3 = r1
-    r3 += 2
+    r3 += 4
     if r3 > r9 goto hidden
     r3 = *(u16)(r1 + 0)
-    if r3 == {socket.htons(server)} goto hidden
-    goto protocol
+    if r3 == {server} goto dhcp
+    r3 = *(u16)(r1 + 2)
+    if r3 == {client} goto dhcp
     """
 
 

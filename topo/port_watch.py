@@ -27,9 +27,9 @@ from topo.ovs import OpenVSwitch
 from topo.port_filter import Filter
 
 INTERVAL: Final = 1.0
-"""Seconds between two looks at what filters have counted, which costs no more than reading memory."""
+"""Seconds between two looks at meters and at what filters have counted: these start one program."""
 STEP: Final = 5.0
-"""Seconds between two looks at ports and their limits: these start four programs."""
+"""Seconds between two looks at ports, if no meter has changed: these start three more."""
 AGAIN: Final = 10.0
 """Seconds after which a controller is told again what it may have missed."""
 
@@ -49,32 +49,35 @@ class Watch:
         self._guests: dict[_Key, Filter] = {}
         self._uplinks: set[_Key] = set()
         self._said: dict[_Key, tuple[float, MappingABC[Reason, Counted]]] = {}
+        self._meters = ""
         self._due = -STEP
 
     def look(self, now: float) -> None:
-        """Hand on what has been counted, and every `STEP` bring ports and limits in step. `now` is on any clock.
+        """Hand on what has been counted, and bring ports and limits in step, every `STEP` and when a meter has changed.
+
+        `now` is on any clock.
 
         Raises:
             CommandError, OSError: Open vSwitch does not answer, or a port has just gone.
         """
         # After a failure ports are looked at again at once.
         due, self._due = self._due, now
-        if due <= now:
-            self._bring_in_step()
-            due = now + STEP
+        meters = self._ovs.ofctl("dump-meters", BR_GUEST)
+        if due <= now or meters != self._meters:
+            self._bring_in_step(meters)
+            due, self._meters = now + STEP, meters
         for key, each in self._guests.items():
             self._report(BR_GUEST, key, each.counted, now)
         for key in self._uplinks:
-            self._report(BR_NIC, key, {Reason.FILTER_TUNNELS: uplink_filter.counted(key[1])}, now)
+            self._report(BR_NIC, key, uplink_filter.counted(key[1]), now)
         self._due = due
 
-    def _bring_in_step(self) -> None:
+    def _bring_in_step(self, dumped: str) -> None:
         there = set(bpf.attached(self._ovs.namespace).items())
         guests, uplinks = (
             {name: int(number) for number, name in _PORT.findall(self._ovs.ofctl("show", bridge))}
             for bridge in (BR_GUEST, BR_NIC)
         )
-        dumped = self._ovs.ofctl("dump-meters", BR_GUEST)
         meters = {int(id_): (int(rate), int(burst)) for id_, rate, burst in _METER.findall(dumped)}
         self._guests = {key: self._guests.get(key) or Filter(key[1]) for key in there if key[0] in guests}
         self._uplinks = {key for key in there if key[0] not in guests and uplinks.get(key[0]) == UPLINK}

@@ -9,8 +9,12 @@ as long as more of it comes. So the first four bytes of the header, and its last
     VXLAN     08 00 00 00 | VNI      | 00    RFC 7348, 5
     GRE       20 00 65 58 | VNI            RFC 2784, RFC 2890: a key and nothing else, Ethernet inside
 
-IPv6 extension headers end here as well, for no host writes any. Fragments, tags, other addresses and all else that is
-no tunnel packet are for the flows of br-nic.
+IPv6 extension headers end here as well, for no host writes any. Fragments, other addresses and all else of IP and ARP
+that is no tunnel packet are for the flows of br-nic.
+
+Of what is neither, Open vSwitch would make an entry for each ethertype (`topo.port_filter`). So it ends here too, but
+for what bridges never forward (IEEE 802.1Q, 8.6.3: LLDP and LACP, which the host's own programs may need): that comes
+from the other end of the cable alone.
 """
 
 from __future__ import annotations
@@ -19,15 +23,18 @@ import socket
 from typing import Final
 
 from flows.filter_report import Counted
+from flows.pipeline import UPLINK_FILTERED, Reason
 from topo import bpf
 
-_VALUES: Final = 2
-"""Frames that have ended here, and their bytes."""
+_COUNTERS: Final = {reason: 16 * number for number, reason in enumerate(UPLINK_FILTERED)}
+"""Where in the map's entry what is: frames that have ended here, and after them their bytes."""
+_VALUES: Final = 2 * len(_COUNTERS)
 _UDP, _GRE = 17, 47
 _EXTENSIONS: Final = (0, 43, 44, 51, 60, 135, 139, 140)
 """RFC 7045."""
 _VXLAN_PORT, _GENEVE_PORT = 4789, 6081
 _WANTED: Final = {"vxlan": 0x08000000, "geneve": 0x00006558, "gre": 0x20006558}
+_NEVER_FORWARDED: Final = 0x0180C2000000
 _DROP, _PASS = 1, 2
 
 
@@ -40,10 +47,10 @@ def attach(namespace: str | None, interface: str) -> None:
     bpf.attach(namespace, interface, program(), _VALUES, {})
 
 
-def counted(program_id: int) -> Counted:
-    """What has ended at a filter."""
+def counted(program_id: int) -> dict[Reason, Counted]:
+    """What has ended at a filter, by why: the reasons of `UPLINK_FILTERED`."""
     numbers = bpf.numbers(program_id, _VALUES)
-    return Counted(numbers[0], numbers[1])
+    return {reason: Counted(numbers[at // 8], numbers[at // 8 + 1]) for reason, at in _COUNTERS.items()}
 
 
 def program() -> str:
@@ -64,13 +71,21 @@ def program() -> str:
     r8 = *(u32)(r6 + 0)
     r9 = *(u32)(r6 + 4)
     r1 = r8
-    r1 += 34
-    if r1 > r9 goto pass
+    r1 += 14
+    if r1 > r9 goto types
     r2 = *(u16)(r8 + 12)
     if r2 == {socket.htons(0x0800)} goto ipv4
     if r2 == {socket.htons(0x86DD)} goto ipv6
-    goto pass
+    if r2 == {socket.htons(0x0806)} goto pass
+    r2 = *(u32)(r8 + 0)
+    if r2 != {socket.htonl(_NEVER_FORWARDED >> 16)} goto types
+    r2 = *(u16)(r8 + 4)
+    r2 &= {socket.htons(0xFFF0)}
+    if r2 == {socket.htons(_NEVER_FORWARDED & 0xFFFF)} goto pass
+    goto types
     ipv4:
+    r1 += 20
+    if r1 > r9 goto pass
     r2 = *(u16)(r8 + 20)
     if r2 & {socket.htons(0x1FFF)} goto pass
     r2 = *(u8)(r8 + 14)
@@ -86,7 +101,7 @@ def program() -> str:
     r1 += 54
     if r1 > r9 goto pass
     r2 = *(u8)(r8 + 20)
-    {"".join(f"if r2 == {each} goto refuse{chr(10)}" for each in _EXTENSIONS)}
+    {"".join(f"if r2 == {each} goto tunnels{chr(10)}" for each in _EXTENSIONS)}
     protocol:
     if r2 == {_GRE} goto gre
     if r2 != {_UDP} goto pass
@@ -99,7 +114,13 @@ def program() -> str:
     if r2 == {socket.htons(_GENEVE_PORT)} goto geneve
     goto pass
     {"".join(_header(name) for name in ("vxlan", "geneve", "gre"))}
+    types:
+    r2 = {_COUNTERS[Reason.FILTER_UPLINK_TYPES]}
+    goto refuse
+    tunnels:
+    r2 = {_COUNTERS[Reason.FILTER_TUNNELS]}
     refuse:
+    r7 += r2
     r1 = 1
     lock *(u64)(r7 + 0) += r1
     r1 = r9
@@ -116,14 +137,14 @@ def program() -> str:
 
 def _header(name: str) -> str:
     """GRE's has no reserved byte at its end."""
-    last = "" if name == "gre" else "r2 = *(u8)(r1 + 7)\nif r2 != 0 goto refuse"
+    last = "" if name == "gre" else "r2 = *(u8)(r1 + 7)\nif r2 != 0 goto tunnels"
     return f"""
     {name}:
     r2 = r1
     r2 += 8
-    if r2 > r9 goto refuse
+    if r2 > r9 goto tunnels
     r2 = *(u32)(r1 + 0)
-    if r2 != {socket.htonl(_WANTED[name])} goto refuse
+    if r2 != {socket.htonl(_WANTED[name])} goto tunnels
     {last}
     goto pass
     """

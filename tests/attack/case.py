@@ -22,6 +22,7 @@ from scapy.packet import Packet, Raw
 from flows.pipeline import BR_GUEST, BR_NIC, Reason
 from tests.attack.setting import GUESTS, HOSTS, ROUTER_MAC
 from topo.demo_frames import Tunnelled
+from topo.spec import UPLINK
 
 _ND: Final = (ICMPv6ND_NS, ICMPv6ND_NA, ICMPv6ND_RS, ICMPv6ND_RA, ICMPv6ND_Redirect)
 _EXPERIMENT: Final = 253
@@ -174,9 +175,9 @@ def filtered(what: str) -> Fate:
     return Fate(what, noticed=[(GUESTS[ATTACKER].host, f"filter {ATTACKER} {what}")])
 
 
-def filtered_at(host: str = ATTACKED) -> Fate:
-    """Ends at the filter ahead of a host's uplink, before any capture there."""
-    return Fate("tunnels", noticed=[(host, "filter uplink tunnels")])
+def filtered_at(what: str, host: str = ATTACKED) -> Fate:
+    """Ends at the filter ahead of a host's uplink, before any capture there, which counts it so."""
+    return Fate(what, noticed=[(host, f"filter {UPLINK} {what}")])
 
 
 def too_long() -> Fate:

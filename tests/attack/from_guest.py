@@ -10,7 +10,7 @@ from scapy.layers.l2 import ARP
 from scapy.packet import Packet, Raw
 
 from flows.pipeline import Reason
-from tests.attack.case import answered, at_guest, at_nic, at_receiver, delivered, filtered, guest, ignored, told
+from tests.attack.case import answered, at_guest, at_nic, delivered, filtered, guest, ignored, told
 from tests.attack.setting import (
     BROADCAST,
     CONTROL,
@@ -134,6 +134,7 @@ ARP_CASES: Final = [
     guest("ARP request in a unicast frame", answered(), eth(DB.mac) / _arp()[ARP]),
 ]
 
+_DHCP: Final = filtered("dhcp")
 _OFFER: Final = (
     UDP(sport=67, dport=68)
     / BOOTP(op=2, yiaddr="10.0.0.77", siaddr=WEB.ip)
@@ -147,16 +148,21 @@ def _discover(src: str = "0.0.0.0", chaddr: str = WEB.mac) -> Packet:
 
 
 SERVERS: Final = [
-    guest("DHCP server, to everybody", _NO_MAPPING, eth(BROADCAST) / ip(dst="255.255.255.255") / _OFFER),
-    guest("DHCP server, as the router", _SPOOFED_IP, eth(DB.mac) / ip(ROUTER) / _OFFER),
+    guest("DHCP server, to everybody", _DHCP, eth(BROADCAST) / ip(dst="255.255.255.255") / _OFFER),
+    guest("DHCP server, as the router", _DHCP, eth(DB.mac) / ip(ROUTER) / _OFFER),
     guest("DHCP client without an address", told(lambda reply: reply[BOOTP].yiaddr == WEB.ip), _discover()),
     guest("DHCP client, as another guest", ignored(), _discover(chaddr=DB.mac), _discover(WEB.ip, DB.mac)),
     guest("DHCP client, from another's address", _SPOOFED_IP, _discover(NEAR.ip), _discover(ROUTER)),
     guest(
         "DHCP server, in fragments",
-        filtered("hidden"),
+        _DHCP,
         eth(DB.mac) / ip(flags="MF", proto=17) / Raw(bytes(_OFFER)[:64]),
         eth(DB.mac) / ip(flags="MF", proto=17, options=IPOption_RR()) / Raw(bytes(_OFFER)[:64]),
     ),
-    guest("DHCP server, to one guest", at_receiver(Reason.DHCP_POSED, "db"), eth(DB.mac) / ip() / _OFFER),
+    guest("DHCP server, to one guest", _DHCP, eth(DB.mac) / ip() / _OFFER),
+    guest(
+        "DHCP server, from another port",
+        _DHCP,
+        *(eth(DB.mac) / ip(flags=flags) / UDP(sport=1067, dport=68) / _OFFER.payload for flags in ("", "MF")),
+    ),
 ]

@@ -38,7 +38,7 @@ from scapy.layers.l2 import Dot1Q
 from scapy.packet import Packet, Raw
 
 from flows.pipeline import Reason
-from tests.attack.case import advertised, at_guest, at_nic, at_receiver, delivered, filtered, guest, ignored, told
+from tests.attack.case import advertised, at_guest, at_nic, delivered, filtered, guest, ignored, told
 from tests.attack.setting import (
     CONTROL,
     DB,
@@ -283,18 +283,25 @@ def _solicit(src: str) -> bytes:
     return bytes(eth("33:33:00:01:00:02") / ip6(src, "ff02::1:2") / udp)
 
 
+_DHCP: Final = filtered("dhcp")
 _ADVERTISE: Final = UDP(sport=547, dport=546) / DHCP6_Advertise()
 
 SERVERS: Final = [
     guest(
         "DHCPv6 server",
-        _LINK_LOCAL,
+        _DHCP,
         eth(DB.mac) / ip6(WEB.link_local, DB.link_local) / _ADVERTISE,
         eth(DB.mac) / ip6("fe80::1") / _ADVERTISE,
     ),
-    guest("DHCPv6 server, as the router", _SPOOFED_IP, eth(DB.mac) / ip6(ROUTER_IPV6) / _ADVERTISE),
-    guest("DHCPv6 server, in fragments", _HIDDEN, _fragment(bytes(ip6() / _ADVERTISE)[40:], more=1, nh=17)),
-    guest("DHCPv6 server, to one guest", at_receiver(Reason.DHCP_POSED, "db"), eth(DB.mac) / ip6() / _ADVERTISE),
+    guest("DHCPv6 server, as the router", _DHCP, eth(DB.mac) / ip6(ROUTER_IPV6) / _ADVERTISE),
+    guest("DHCPv6 server, in fragments", _DHCP, _fragment(bytes(ip6() / _ADVERTISE)[40:], more=1, nh=17)),
+    guest("DHCPv6 server, to one guest", _DHCP, eth(DB.mac) / ip6() / _ADVERTISE),
+    guest(
+        "DHCPv6 server, from another port",
+        _DHCP,
+        eth(DB.mac) / ip6() / UDP(sport=1547, dport=546) / DHCP6_Advertise(),
+        eth(DB.mac) / ip6() / IPv6ExtHdrDestOpt() / UDP(sport=1547, dport=546) / DHCP6_Advertise(),
+    ),
     guest(
         "DHCPv6 client",
         told(lambda reply: DHCP6OptIAAddress in reply and reply[DHCP6OptIAAddress].addr == WEB.ipv6),

@@ -60,6 +60,7 @@ _SOURCE_NOT_MAPPED = from_wire(Reason.SOURCE_NOT_MAPPED)
 _NOT_HERE = from_wire(Reason.NOT_HERE)
 _TAGGED = from_wire(Reason.VLAN_TAGGED)
 _PROBE = from_wire(Reason.NEIGHBOUR_PROBE)
+_UPLINK_TYPES = filtered_at("uplink_types")
 _EVERYWHERE = from_wire(Reason.NOT_TUNNEL, *HOSTS)
 
 _PING: Final = inner()
@@ -90,7 +91,9 @@ OUTER: Final = [
     ),
     neighbour("its own VTEP as source", _UNKNOWN_VTEP, wrapped(_PING, claims=B.vtep)),
     neighbour("outer VLAN", _TAGGED, Ether(src=A.mac, dst=B.mac) / Dot1Q(vlan=5) / wrapped(_PING)[IP]),
-    neighbour("outer QinQ", _TAGGED, Ether(src=A.mac, dst=B.mac) / Dot1AD(vlan=5) / Dot1Q(vlan=6) / wrapped(_PING)[IP]),
+    neighbour(
+        "outer QinQ", _UPLINK_TYPES, Ether(src=A.mac, dst=B.mac) / Dot1AD(vlan=5) / Dot1Q(vlan=6) / wrapped(_PING)[IP]
+    ),
     neighbour(
         "an encapsulation that is not ours",
         _NOT_TUNNEL,
@@ -251,7 +254,7 @@ def _gre(**fields: Any) -> Packet:
     return bare(A, C) / GRE(proto=0x6558, **fields) / _TO_C
 
 
-_AT_B, _AT_A, _AT_C = map(filtered_at, ("host-b", "host-a", "host-c"))
+_AT_B, _AT_A, _AT_C = (filtered_at("tunnels", host) for host in ("host-b", "host-a", "host-c"))
 _OPTION: Final = GeneveOptions(classid=0x102, type=0x01, data=bytes(4))
 _CRITICAL: Final = GeneveOptions(classid=0x102, type=0x80, data=bytes(4))
 
@@ -312,7 +315,7 @@ PLAIN: Final = [
     ),
     neighbour(
         "other outer ethertypes",
-        _NOT_TUNNEL,
+        _UPLINK_TYPES,
         *(Ether(src=NEIGHBOUR_MAC, dst=B.mac, type=each) / Raw(bytes(46)) for each in _NOT_IPV4),
     ),
     neighbour(

@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from scapy.packet import Raw
+import pytest
+from scapy.layers.inet import UDP
+from scapy.packet import Packet, Raw
 
+from flows.pipeline import Reason
 from tests.attack.case import ATTACKED, ATTACKER
 from tests.attack.cases import CASES
-from tests.attack.setting import ECHO_REPLY, NEAR, eth, ip
+from tests.attack.setting import ECHO_REPLY, NEAR, eth, ip, ip6
 from tests.attack.world import World
 from tests.conftest import Figure
 from topo import bpf, port_filter, uplink_filter
@@ -70,7 +73,9 @@ def test_what_the_uplinks_filter_refuses_is_counted_for_the_host(world: World) -
         return int(host["drops"].get("filter_tunnels", 0))
 
     def refused() -> int:
-        return uplink_filter.counted(bpf.attached(world.lab.host(ATTACKED).namespace)[UPLINK]).packets
+        return uplink_filter.counted(bpf.attached(world.lab.host(ATTACKED).namespace)[UPLINK])[
+            Reason.FILTER_TUNNELS
+        ].packets
 
     (case,) = (case for case in CASES if case.name == "Geneve options")
     before = refused()
@@ -78,6 +83,50 @@ def test_what_the_uplinks_filter_refuses_is_counted_for_the_host(world: World) -
     assert wait_until(lambda: refused() - before, 10, "it to be refused") == len(case.frames)
     wait_until(lambda: dropped() == refused(), REPORTED, "it to be counted")
     world.settled = None
+
+
+MANY = 2 * port_filter.CONVERSATIONS_AT_ONCE
+VARIED: dict[str, tuple[Packet, Callable[[bytearray, int], None], bool]] = {
+    # In the frame: DSCP and ECN of IPv4 at 15, its number of fragments at 18, its TTL at 22; DSCP and ECN of IPv6 at 14
+    # and 15, its flow label at 15 to 17, its hop limit at 21.
+    "TTL and DSCP": (eth() / ip(), lambda frame, n: _put(frame, {22: n & 0xFF, 15: n >> 8 << 2}), True),
+    "destination MAC": (eth() / ip(), lambda frame, n: _put(frame, {4: n >> 8, 5: n & 0xFF}), True),
+    "hop limit and flow label": (eth() / ip6(), lambda frame, n: _put(frame, {21: n & 0xFF, 17: n >> 8}), True),
+    "ECN and the number of fragments": (
+        eth() / ip(),
+        lambda frame, n: _put(frame, {15: n & 3, 18: n >> 8, 19: n & 0xFF}),
+        False,
+    ),
+    "ECN of IPv6": (eth() / ip6(), lambda frame, n: _put(frame, {15: (n & 3) << 4}), False),
+}
+"""What differs from frame to frame of the same addresses, and whether each is a conversation of its own."""
+
+
+def _put(frame: bytearray, values: dict[int, int]) -> None:
+    for at, value in values.items():
+        frame[at] = value
+
+
+@pytest.mark.parametrize("what", VARIED)
+def test_random_headers_are_new_conversations_and_what_a_sender_varies_is_none(world: World, what: str) -> None:
+    packet, vary, is_new = VARIED[what]
+    guest, blank = world.lab.guest(ATTACKER), bytes(packet / UDP(sport=9, dport=9))
+    frames = [bytearray(blank) for _ in range(MANY)]
+    for number, frame in enumerate(frames):
+        vary(frame, number)
+    before, started = port_filter.refused(guest.host.namespace, ATTACKER), time.monotonic()
+    guest.send(*map(bytes, frames))
+    settles(lambda: sum(port_filter.refused(guest.host.namespace, ATTACKER).values()))
+    took = time.monotonic() - started
+    after = port_filter.refused(guest.host.namespace, ATTACKER)
+    refused = {name: count - before[name] for name, count in after.items() if count != before[name]}
+    world.settled = None
+    if is_new:
+        allowed = port_filter.CONVERSATIONS_AT_ONCE + took * port_filter.CONVERSATIONS_PER_SECOND
+        assert set(refused) == {"conversations"}
+        assert refused["conversations"] >= MANY - allowed
+    else:
+        assert refused == {}
 
 
 def test_a_ports_limit_of_packets_is_kept_before_the_switch(world: World, figure: Figure) -> None:

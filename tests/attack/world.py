@@ -153,7 +153,8 @@ class World:
         for device in devices:
             for what, total in port_filter.refused(host.namespace, device).items():
                 yield f"filter {device} {what}", total
-        yield f"filter {UPLINK} tunnels", uplink_filter.counted(bpf.attached(host.namespace)[UPLINK]).packets
+        for reason, counted in uplink_filter.counted(bpf.attached(host.namespace)[UPLINK]).items():
+            yield f"filter {UPLINK} {reason.label.removeprefix('filter_')}", counted.packets
         yield "rx_dropped", sum(link["stats64"]["rx"]["dropped"] for link in links if link["ifname"] in devices)
 
     def _add_neighbour(self) -> None:

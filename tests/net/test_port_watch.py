@@ -7,15 +7,18 @@ from collections.abc import Sequence
 
 import pytest
 
+from flows.pipeline import BR_GUEST
 from topo import netns
 from topo.lab import Lab
 from topo.port_watch import STEP, Watch
 
-PROGRAMS = ("ip", "ovs-ofctl", "ovs-ofctl", "ovs-ofctl")
-"""By which it learns of interfaces, the ports of both bridges, and limits."""
+LIMITS = ["ovs-ofctl"]
+PORTS = ["ip", "ovs-ofctl", "ovs-ofctl"]
+"""Interfaces, and the ports of both bridges."""
+METER = "meter=60000"
 
 
-def test_programs_are_started_once_in_a_while_and_again_at_once_after_a_failure(
+def test_ports_are_looked_at_once_in_a_while_and_at_once_after_a_failure_and_when_a_meter_has_changed(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
@@ -33,14 +36,22 @@ def test_programs_are_started_once_in_a_while_and_again_at_once_after_a_failure(
         return real(inside, argv, env=env, stdin=stdin)
 
     monkeypatch.setattr(netns, "run", run)
-    watch = Watch(lab.host("h1").ovs)
-    for second in range(round(STEP)):
-        watch.look(float(second))
-    assert started == [*PROGRAMS]
+    host = lab.host("h1")
+    watch = Watch(host.ovs)
+
+    def looked(second: float) -> list[str]:
+        started.clear()
+        watch.look(second)
+        return list(started)
+
+    assert [looked(float(second)) for second in range(round(STEP))] == [LIMITS + PORTS, *[LIMITS] * (round(STEP) - 1)]
     answers = False
     with pytest.raises(netns.CommandError):
         watch.look(STEP)
     answers = True
-    watch.look(STEP + 1)
-    watch.look(STEP + 2)
-    assert started == [*PROGRAMS, *PROGRAMS]
+    assert [looked(STEP + second) for second in (1, 2)] == [LIMITS + PORTS, LIMITS]
+    host.ofctl("add-meter", BR_GUEST, f"{METER},pktps,burst,stats,band=type=drop,rate=1,burst_size=1")
+    try:
+        assert [looked(STEP + second) for second in (3, 4)] == [LIMITS + PORTS, LIMITS]
+    finally:
+        host.ofctl("del-meter", BR_GUEST, METER)
