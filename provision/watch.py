@@ -2,11 +2,15 @@
 
 One look reads all of the bridges' configuration, flows and meters. They are compared with the database, flow by flow,
 when they or the database are not as they were when nothing was wrong.
+
+While the database is gone, they are compared for a while with what it said last: the configuration, which hardly
+depends on it, and of flows those of others alone, as any of ours may have been changed by right since then.
 """
 
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +29,9 @@ from provision.site import Site
 
 INTERVAL: Final = 2.0
 """Seconds between two looks."""
+
+STALE_SECONDS: Final = 3600.0
+"""For how long a host is compared with what the database said last, while that is gone."""
 
 _ROLES: Final = (BR_GUEST, BR_NIC)
 
@@ -50,37 +57,75 @@ class Alarm:
 
 
 class Watcher:
-    """One host. `look` is called again and again."""
+    """One host. `look` is called again and again. `clock` tells unix seconds."""
 
-    def __init__(self, site: Site, ledger: Ledger, host: str, policy: Policy) -> None:
+    def __init__(
+        self,
+        site: Site,
+        ledger: Ledger,
+        host: str,
+        policy: Policy,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._site = site
         self._ledger = ledger
         self._host = host
         self._policy = policy
+        self._clock = clock
         self._switch = Switch(host, site.via)
+        self._snapshot: Snapshot | None = None
+        self._read_at = 0.0
+        self._gone = ""
+        """What is said of a database that is gone."""
         self._good: tuple[object, ...] = ()
         self._said: set[str] = set()
 
     def look(self) -> Iterator[Alarm]:
-        """Look once; yield what is wrong that was not at the last look. A host that cannot be asked is wrong, too."""
-        wrong: dict[str, Mend] = {}
+        """Look once; yield what is wrong that was not at the last look. What cannot be asked is wrong, too."""
+        now: set[str] = set()
         try:
-            snapshot = self._site.snapshot()
+            snapshot = self._known()
+            if self._gone:
+                now.add(self._gone)
+                if self._gone not in self._said:
+                    yield Alarm(self._host, self._gone, "")
             host = self._site.host(snapshot, self._host)
-            wrong = self._wrong(snapshot, host)
-            for what, mend in wrong.items():
+            for what, mend in self._wrong(snapshot, host).items():
+                now.add(what)
                 done = failed = ""
                 try:
-                    done = self._act(host, what, mend)
+                    done = self._act(snapshot, host, what, mend)
                 except MappingError as error:
                     failed = f"not {'closed' if self._policy is Policy.CLOSE else 'mended'}: {error}"
                 if what not in self._said or done:
                     yield Alarm(self._host, what, done or failed)
         except MappingError as error:
-            wrong[str(error)] = _nothing
+            now.add(str(error))
             if str(error) not in self._said:
                 yield Alarm(self._host, str(error), "")
-        self._said = set(wrong)
+        self._said = now
+
+    def _known(self) -> Snapshot:
+        """The database now, or as it was last.
+
+        Raises:
+            MappingError: it is gone, and what it said is too old, or was never read.
+        """
+        try:
+            self._snapshot, self._read_at, self._gone = self._site.snapshot(), self._clock(), ""
+        except MappingError as error:
+            if self._snapshot is None:
+                raise
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._read_at))
+            if self._clock() - self._read_at > STALE_SECONDS:
+                raise MappingError(
+                    f"the mapping database is gone since {since}: nothing of the host is compared any more"
+                ) from None
+            self._gone = self._gone or (
+                f"the mapping database is gone since {since}, and bridges are compared with what it said then, flows "
+                f"only for those of others, until {STALE_SECONDS / 60:g} minutes have passed: {error}"
+            )
+        return self._snapshot
 
     def _wrong(self, snapshot: Snapshot, host: Host) -> dict[str, Mend]:
         """What is wrong, in words, and what mends it."""
@@ -89,16 +134,16 @@ class Watcher:
         }
         held = self._held(snapshot)
         if held != self._good:
-            found = self._site.flows(snapshot, host)
-            wrong |= {_flow(each): partial(self._mend_flow, host, each) for each in found}
+            found = [each for each in self._site.flows(snapshot, host) if each.kind == "stranger" or not self._gone]
+            wrong |= {_flow(each): partial(self._mend_flow, snapshot, host, each) for each in found}
             # What is still wrong is looked at again the next time.
             self._good = () if found else held
         return wrong
 
-    def _act(self, host: Host, what: str, mend: Mend) -> str:
+    def _act(self, snapshot: Snapshot, host: Host, what: str, mend: Mend) -> str:
         if self._policy is Policy.MEND:
             return mend()
-        return self._close(host, what) if self._policy is Policy.CLOSE else ""
+        return self._close(snapshot, host, what) if self._policy is Policy.CLOSE else ""
 
     def _mend_bridge(self, fault: attest.Fault) -> str:
         if not fault.mend:
@@ -106,44 +151,43 @@ class Watcher:
         self._switch.vsctl(*fault.mend)
         return "mended"
 
-    def _mend_flow(self, host: Host, finding: audit.Finding) -> str:
-        bridge = Switches(self._site.snapshot(), self._site.via).bridge(host, finding.bridge)
+    def _mend_flow(self, snapshot: Snapshot, host: Host, finding: audit.Finding) -> str:
+        bridge = Switches(snapshot, self._site.via).bridge(host, finding.bridge)
         return "mended" if audit.mend(bridge, [finding], strangers=True) else ""
 
-    def _close(self, host: Host, what: str) -> str:
+    def _close(self, snapshot: Snapshot, host: Host, what: str) -> str:
         """Take every guest's port off the host: from its bridges, and from the database, which all others obey.
 
         Raises:
             MappingError: something of it could not be done, at last; all else is done.
         """
-        snapshot = self._site.snapshot()
         ports = sorted((port.name, port.device) for port in snapshot.ports.values() if port.host == host.uuid)
         why = f"closed by attestation: {what}: mend the host, then release the port"
         steps: list[Callable[[], object]] = []
         for _, device in ports:
             plugged = ((BR_GUEST, device), (BR_GUEST, guest_patch(device)), (BR_NIC, nic_patch(device)))
             steps += [partial(self._switch.vsctl, "--if-exists", "del-port", *each) for each in plugged]
-        steps.append(partial(self._ledger.condemn, self._host, why))
-        steps += [partial(self._site.unbind, name, self._host) for name, _ in ports]
+        if not self._gone:
+            steps.append(partial(self._ledger.condemn, self._host, why))
+            steps += [partial(self._site.unbind, name, self._host) for name, _ in ports]
         failed: list[str] = []
         for step in steps:
             try:
                 step()
             except MappingError as error:
                 failed.append(str(error))
+        names = ", ".join(name for name, _ in ports)
+        if self._gone and ports:
+            failed.append(f"only off the bridges, until the database is back: {names}")
         if failed:
             raise MappingError("; ".join(dict.fromkeys(failed)))
-        return f"closed: {', '.join(name for name, _ in ports)}" if ports else ""
+        return f"closed: {names}" if ports else ""
 
     def _held(self, snapshot: Snapshot) -> tuple[object, ...]:
         """What the bridges hold, and of which state of the database."""
         flows = (sorted(self._switch.flows(role).splitlines()) for role in _ROLES)
-        return (snapshot.config_seq, *flows, *(self._switch.meters(role) for role in _ROLES))
+        return (self._gone, snapshot.config_seq, *flows, *(self._switch.meters(role) for role in _ROLES))
 
 
 def _flow(finding: audit.Finding) -> str:
     return f"{finding.bridge}: a flow is {finding.kind}: {finding.installed or finding.desired}"
-
-
-def _nothing() -> str:
-    return ""

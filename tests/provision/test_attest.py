@@ -13,7 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from mapping.history import Cause
 from mapping.writer import Writer
+from provision.record import Ledger
+from provision.site import Site
+from provision.watch import STALE_SECONDS, Policy, Watcher
 from tests.conftest import Figure
 from tests.provision.conftest import Tool, obey
 from tests.provision.test_order import Program, state
@@ -173,3 +179,44 @@ def test_a_host_that_cannot_be_asked_is_an_alarm_and_no_end(lab_tool: Tool, tmp_
         host.restart_vswitchd()
         _do(host, TAMPER["a flow added"][0])
         wait_until(lambda: "a flow is stranger" in watch.alarm()["what"], SECONDS, "the flow to be seen")
+
+
+@pytest.mark.parametrize("policy", [Policy.MEND, Policy.CLOSE])
+def test_without_the_database_bridges_are_compared_with_what_it_said_last(lab_tool: Tool, policy: Policy) -> None:
+    """Nor is there a controller, so that a flow of ours that is gone stays so: it may be gone by right."""
+    tool = lab_tool
+    host = tool.lab.hosts["host-b"]
+    now = time.time()
+    with Writer([tool.lab.control.remote]) as writer:
+        site = Site(writer, tool.env["LOCKGATE_VIA"], Cause("test", "", ""))
+        watcher = Watcher(site, Ledger(writer), "host-b", policy, lambda: now)
+        assert list(watcher.look()) == []
+        tool.lab.kill_database()
+        tool.lab.kill_controller()
+        (gone,) = watcher.look()
+        assert gone.what.startswith(
+            f"the mapping database is gone since {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(now))}"
+        )
+        assert gone.done == ""
+        host.ofctl("del-flows", "br-nic", "table=0")
+        assert list(watcher.look()) == []
+        for name in ("fail mode changed", "in-band turned on", "a flow added"):
+            words, said = TAMPER[name]
+            _do(host, words)
+            (alarm,) = watcher.look()
+            assert said in alarm.what
+            if policy is Policy.MEND:
+                assert alarm.done == "mended"
+            else:
+                assert alarm.done == "not closed: only off the bridges, until the database is back: db"
+                assert "db" not in host.vsctl("list-ports", "br-guest").split()
+            assert list(watcher.look()) == []
+        now += STALE_SECONDS + 1
+        (alarm,) = watcher.look()
+        assert "nothing of the host is compared any more" in alarm.what
+        tool.lab.start_database()
+        found = wait_until(lambda: list(watcher.look()), SECONDS, "the database to be read")
+        assert any("a flow is missing" in alarm.what for alarm in found)
+        assert {alarm.done for alarm in found} == {"mended" if policy is Policy.MEND else "closed: db"}
+        assert list(watcher.look()) == []
+    assert tool.bound("db") == ("host-b" if policy is Policy.MEND else None)
