@@ -151,7 +151,7 @@ class Run:
         self._end(record)
         record = self._begin(record, Step.GUEST)
         silent = f"nothing came from an address of port {record.port} within {boot_seconds:g} s: look at the console"
-        self._wait(lambda: self.site.seen(record.port), boot_seconds, record, silent)
+        self._wait(lambda: self.site.seen(record.port, record.host), boot_seconds, record, silent)
         self._end(record)
         return self.ledger.write(record, state=State.ACTIVE, step=Step.DONE, owner="", since=int(time.time()))
 

@@ -144,20 +144,22 @@ class Site:
         found = _RECEIVED.search(switch.port_stats(BR_GUEST, device))
         return int(found[1]) if found else None
 
-    def seen(self, port: str) -> bool:
-        """Whether anything has come from an address of the port since its rules are there."""
+    def seen(self, port: str, host: str) -> bool:
+        """Whether anything has come from an address of the port, on this host, since its rules are there."""
         snapshot = self.snapshot()
-        row = next(each for each in snapshot.ports.values() if each.name == port)
-        if row.host is None:
-            raise MappingError(f"port {port} was unbound meanwhile: begin again with `lockgate release {port}`")
-        bridge = Switches(snapshot, self.via).bridge(snapshot.hosts[row.host], BR_GUEST)
+        row, on = _port(snapshot, port), self.host(snapshot, host)
+        if row.host != on.uuid:
+            raise MappingError(f"port {port} was taken off host {host} meanwhile: `lockgate release {port}`")
+        bridge = Switches(snapshot, self.via).bridge(on, BR_GUEST)
         return any(self._packets(bridge, cookie) for cookie in _own(snapshot, row, bridge))
 
     def closed(self, port: str, host: str, device: str, seconds: float, beat: Callable[[], None]) -> Closed:
         """Wait until no host leads to the port any more, and compare what its own host holds with what it must."""
         snapshot = self.snapshot()
-        vpc = next(each.vpc for each in snapshot.ports.values() if each.name == port)
-        with_vpc = {snapshot.hosts[each.host].name for each in snapshot.ports.values() if each.vpc == vpc and each.host}
+        vpc = _port(snapshot, port).vpc
+        # Also those that a port of the VPC is on its way to or from: they have its flows.
+        seats = {seat for each in snapshot.ports.values() if each.vpc == vpc for seat in each.hosts}
+        with_vpc = {snapshot.hosts[seat].name for seat in seats}
         if not self.confirm(host, seconds, beat):
             return Closed(self.why_not_confirmed(host))
         for other in sorted(with_vpc - {host}):
@@ -202,6 +204,13 @@ class Site:
     def _applied(self) -> dict[str, int]:
         select = {"op": "select", "table": "Host", "where": [], "columns": ["name", "applied_seq"]}
         return {row["name"]: row["applied_seq"] for row in self._writer.record([select])[0]["rows"]}
+
+
+def _port(snapshot: Snapshot, name: str) -> Port:
+    found = next((each for each in snapshot.ports.values() if each.name == name), None)
+    if found is None:
+        raise MappingError(f"there is no port {name!r} that can be used: look with `lockgate status`")
+    return found
 
 
 def _own(snapshot: Snapshot, port: Port, bridge: Bridge) -> Iterator[int]:

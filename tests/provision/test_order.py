@@ -21,6 +21,7 @@ from provision.order import Run
 from provision.record import Ledger, Step
 from provision.site import Site
 from tests.provision.conftest import Tool, begun, kill_at, obey, stopped
+from topo.waiting import wait_until
 
 STEPS = (Step.POWER_OFF, Step.BIND, Step.CHECK, Step.BOOT_DEVICE, Step.POWER_ON, Step.GUEST)
 RELEASE_STEPS = (Step.POWER_OFF, Step.UNBIND, Step.CONFIRM, Step.WIPE)
@@ -245,6 +246,47 @@ def test_a_host_that_obeys_another_controller_gets_no_power(lab_tool: Tool, prog
     tool(*program.words, *right)
     assert state(tool) == GIVEN
     tool("release", "web", *right)
+
+
+def test_what_comes_from_another_host_makes_no_machine_active(lab_tool: Tool, tmp_path: Path) -> None:
+    """While the machine comes up, its port is moved by hand to host-b, where its guest sends without end."""
+    tool = lab_tool
+    silent, talking = Program(tmp_path), tmp_path / "talk"
+    Path(silent.path).write_text("#!/bin/sh\n")
+    talking.write_text("#!/bin/sh\nexec ping 10.0.0.1\n")
+    talking.chmod(0o755)
+    machines = [LabMachine(host, tool.lab.name, "web", "web", tool.snapshot) for host in ("host-a", "host-b")]
+    with Writer([tool.lab.control.remote]) as writer:
+        site = Site(writer, tool.env["LOCKGATE_VIA"], Cause("test", "", ""))
+        with stopped(tool, Step.GUEST, *silent.words) as ended:
+            tool("port", "move", "web", "--host", "host-b")
+            machines[0].turn_off()
+            machines[1].boot_from(str(talking))
+            machines[1].turn_on()
+            wait_until(lambda: site.seen("web", "host-b"), 30, "the guest on host-b")
+        machines[1].turn_off()
+    assert "port web was taken off host host-a meanwhile" in ended.said
+    assert state(tool)[::3] == ("failed", "host-b")
+
+
+@pytest.mark.parametrize("seat", ["moving_to", "previous_host"])
+def test_a_host_that_a_port_of_the_vpc_moves_to_or_from_must_confirm_a_release(lab_tool: Tool, seat: str) -> None:
+    """The host `bare` has no bridges that would confirm anything."""
+    tool = lab_tool
+    tool("host", "add", "bare", "--vtep", "192.0.2.9")
+    with Writer([tool.lab.control.remote]) as writer:
+        select = {"op": "select", "table": "Host", "where": [["name", "==", "bare"]], "columns": ["_uuid"]}
+        (bare,) = writer.record([select])[0]["rows"]
+        there = {"op": "update", "table": "Port", "where": [["name", "==", "db"]], "row": {seat: bare["_uuid"]}}
+        site = Site(writer, tool.env["LOCKGATE_VIA"], Cause("test", "", ""))
+        writer.transact([there], "move")
+        try:
+            assert not site.is_bound("web", "host-a")
+            closed = site.closed("web", "host-a", "web", 3.0, lambda: None)
+        finally:
+            writer.transact([{**there, "row": {seat: ["set", []]}}], "move back")
+    tool("host", "delete", "bare")
+    assert "host bare has not confirmed its rules" in closed.problem
 
 
 class Broken(LabMachine):
