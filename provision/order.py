@@ -131,7 +131,7 @@ class Run:
             self._confirm(record)
             self._end(record)
             record = self._begin(record, Step.CHECK)
-            if faults := self.site.faults(record.host):
+            if faults := [*self.site.others(record.port, record.host), *self.site.faults(record.host)]:
                 raise MappingError(f"host {record.host} is not as it must be: {faults[0]}{_more(faults)}")
             self._end(record)
             record = self._begin(record, Step.BOOT_DEVICE)

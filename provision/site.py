@@ -76,6 +76,17 @@ class Site:
         nowhere = {"host": None, "moving_to": None, "previous_host": None, "device": port}
         self._change(port, lambda row: {**row, **(nowhere if row["host"] == host else {})}, *held)
 
+    def others(self, port: str, host: str) -> list[str]:
+        """What else the machine of a host would reach by further devices: ports of other VPCs, in words."""
+        snapshot = self.snapshot()
+        vpc, here = _port(snapshot, port).vpc, self.host(snapshot, host).uuid
+        return [
+            f"port {each.name} of VPC {snapshot.vpcs[each.vpc].name} is on it as well, at device {each.device}, and "
+            f"its guest would have that, too: `lockgate port unbind {each.name}` first"
+            for each in sorted(snapshot.ports.values(), key=lambda each: each.name)
+            if each.vpc != vpc and here in each.hosts
+        ]
+
     def is_bound(self, port: str, host: str) -> bool:
         """Whether the database has the port on this host."""
         snapshot = self.snapshot()

@@ -269,6 +269,25 @@ def test_what_comes_from_another_host_makes_no_machine_active(lab_tool: Tool, tm
     assert state(tool)[::3] == ("failed", "host-b")
 
 
+def test_ports_of_other_vpcs_on_its_host_keep_a_machine_off(lab_tool: Tool, program: Program) -> None:
+    """The last tenant has left one on a further device. One of the same VPC may be there."""
+    tool = lab_tool
+    tool("vpc", "add", "green", "--vni", "5002", "--subnet", "10.0.0.0/24")
+    for name, vpc, mac in (("left", "green", "02:00:00:00:00:21"), ("more", "blue", "02:00:00:00:00:22")):
+        tool("port", "add", name, "--vpc", vpc, "--mac", mac, "--host", "host-a", "--device", f"nic-{name}")
+    try:
+        said = tool(*program.words, fails=True)
+        assert "port left of VPC green is on it as well, at device nic-left" in said
+        assert (state(tool), program.boots) == (("failed", "off", "web", None), 0)
+        tool("port", "unbind", "left")
+        tool(*program.words)
+        assert (state(tool), program.boots) == (GIVEN, 1)
+    finally:
+        tool("port", "delete", "left")
+        tool("port", "delete", "more")
+        tool("vpc", "delete", "green")
+
+
 @pytest.mark.parametrize("seat", ["moving_to", "previous_host"])
 def test_a_host_that_a_port_of_the_vpc_moves_to_or_from_must_confirm_a_release(lab_tool: Tool, seat: str) -> None:
     """The host `bare` has no bridges that would confirm anything."""
