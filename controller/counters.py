@@ -189,6 +189,6 @@ def _unplugged(ports: Iterable[Port], bridges: Bridges) -> str:
     return f"port(s) {', '.join(names[:_SHOWN])}{more} without an interface on {BR_GUEST}: plug the guest in"
 
 
-def _is_plugged(port: Port, there: dict[str, dict[str, int]]) -> bool:
+def _is_plugged(port: Port, there: MappingABC[str, MappingABC[str, int]]) -> bool:
     wanted = {BR_GUEST: (port.device, guest_patch(port.device)), BR_NIC: (nic_patch(port.device),)}
     return all(name in ofports for bridge, ofports in there.items() for name in wanted[bridge])

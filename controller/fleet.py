@@ -123,6 +123,8 @@ class Fleet:
 
     def ports_changed(self, datapath: Any) -> None:
         """A port came, went or was renumbered."""
+        if switch := self._switches.get(datapath):
+            switch.ports_changed()
         if reconciler := self._reconciler(datapath):
             reconciler.wake()
 

@@ -11,6 +11,7 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Iterable
+from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -86,6 +87,7 @@ class Switch:
         self._questions: dict[int, Ticket] = {}
         self._bundles = itertools.count(1)
         self._watched = False
+        self._ofports: MappingABC[str, int] | None = None
         self._late = 0
         """Frames that wait to be sent."""
 
@@ -95,9 +97,16 @@ class Switch:
         return int(self.datapath.id)
 
     @property
-    def ofports(self) -> dict[str, int]:
-        """Port name -> OpenFlow port number, as the switch last reported."""
-        return {port.name.decode(errors="replace"): number for number, port in self.datapath.ports.items()}
+    def ofports(self) -> MappingABC[str, int]:
+        """Port name -> OpenFlow port number, as the switch last reported: the same object until `ports_changed`."""
+        if self._ofports is None:
+            ports = self.datapath.ports.items()
+            self._ofports = {port.name.decode(errors="replace"): number for number, port in ports}
+        return self._ofports
+
+    def ports_changed(self) -> None:
+        """A port came, went or was renumbered."""
+        self._ofports = None
 
     def close(self) -> None:
         """End the connection. The switch keeps its flows (`fail_mode=secure`) and will connect again."""

@@ -53,7 +53,7 @@ class BridgeFlows:
     def _clear(self, host: Host | None, ofports: Ofports) -> None:
         self._host = host
         self._bridge = Bridge(self._role, host, ofports) if host else None
-        self._ofports = dict(ofports)
+        self._ofports: Ofports = ofports
         self._cookies: dict[RowId, tuple[int, ...]] = {}
         """Row -> cookies of the flows that come from it alone. The host's own row stands for the misses, too."""
         self._ports: dict[RowId, RowId] = {}
@@ -146,6 +146,8 @@ class BridgeFlows:
     def update(self, touched: Touched, ofports: Ofports, config_seq: int) -> Change:
         """Take in that this was touched, or the bridge's ports, by this change; return what to change of the flows.
 
+        Ports that have changed are another object.
+
         While `busy`, that is not all: call again, with nothing touched if nothing was.
         """
         self.incomplete = False
@@ -200,9 +202,9 @@ class BridgeFlows:
         if afresh:
             step.rows |= {self.host, *self._members, *self._peers}
             ports.update(self._linked.ports_of(self.host), self._ports, self._left, self._far, *self._places)
-        if ofports != self._ofports:
-            ports |= self._ports.keys()
-        self._host, self._ofports = host, dict(ofports)
+        if ofports is not self._ofports:  # most often it is, and need not be compared
+            ports |= self._ports.keys() if ofports != self._ofports else set()
+        self._host, self._ofports = host, ofports
         self._bridge = Bridge(self._role, host, self._ofports)
         self._forget(ports)
         own, left, joined = self._move_ports(ports)

@@ -19,7 +19,7 @@ import ovs.timeval
 
 from mapping import rows, schema
 from mapping.linked import Linked, Touched
-from mapping.model import BadRow, RowId, Snapshot
+from mapping.model import BadRow, Port, RowId, Snapshot
 from mapping.rows import READ_COLUMNS, Row
 from mapping.schema import Json
 from mapping.session import Message, Session
@@ -82,7 +82,8 @@ class Replica:
         self._breathe = breathe
         self._working_set = None if hosts is None else WorkingSet(hosts)
         self._touched = Touched()
-        self._ports_changed = True
+        self._seats_changed = True
+        """Whether ports have come to VPCs or hosts, or left, since it was last worked out what is needed."""
         self._snapshot: Snapshot | None = None
         self._generation = 0
         self._request = self._server_request = 0
@@ -220,8 +221,8 @@ class Replica:
 
     def _settle(self, *, changed: bool) -> bool:
         """Say how far we are, after anything was taken in; return whether there is anything new."""
-        if self._ports_changed:
-            self._ports_changed = False
+        if self._seats_changed:
+            self._seats_changed = False
             self._adjust()
         config_seq = rows.config_seq(self.tables)
         if not (self._working_set and self._working_set.waiting):
@@ -252,7 +253,7 @@ class Replica:
                 for part in (update.rows, update.values) if table in _KEPT else (update.values,):
                     part.setdefault(table, {}).update(gone)
         changed = self._commit(update) or not self.in_sync
-        self._ports_changed = True  # other hosts may be followed by now
+        self._seats_changed = True  # other hosts may be followed by now
         self._last_transaction, self._request, self.refused, self.in_sync = transaction, 0, "", True
         return self._settle(changed=changed)
 
@@ -315,13 +316,17 @@ class Replica:
             for uuid, value in values.items():
                 if table in _KEPT or known.get(uuid) != value:
                     changed = True
+                    self._seats_changed |= table == "Port" and _seat(known.get(uuid)) != _seat(value)
                     self.linked.put(table, uuid, value)
         if changed:
             self._snapshot = None
-            touched = self.linked.settle()
-            self._ports_changed |= bool(touched.ports)
-            self._touched.add(touched)
+            self._touched.add(self.linked.settle())
         return changed
+
+
+def _seat(port: Any) -> tuple[RowId, frozenset[RowId]] | None:  # noqa: ANN401 - a port, a bad row or none
+    """Where a port is: all that decides which VPCs a host needs."""
+    return (port.vpc, port.hosts) if isinstance(port, Port) else None
 
 
 def _merge(old: Json, change: Json) -> Json:

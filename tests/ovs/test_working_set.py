@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from mapping import schema
+from mapping.linked import Linked
 from mapping.model import RowId
 from mapping.replica import Replica
+from mapping.working_set import Conditions, WorkingSet
 from tests.build import (
     BLUE,
     DB,
@@ -92,6 +94,29 @@ def test_without_a_host_only_hosts_are_known(database: Database, replica: Replic
     database.write(WORLD)
     caught_up(replica, database)
     assert known(replica) == {"Host": HOSTS, "Vpc": set(), "Port": set(), "Mapping": set()}
+
+
+def test_what_is_needed_is_worked_out_anew_when_a_port_comes_or_leaves_and_not_else(
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.write(WORLD)
+    follow(replica, database, "host-a")
+    adjusted = 0
+    adjust = WorkingSet.adjust
+
+    def counted(self: WorkingSet, linked: Linked) -> Conditions:
+        nonlocal adjusted
+        adjusted += 1
+        return adjust(self, linked)
+
+    monkeypatch.setattr(WorkingSet, "adjust", counted)
+    mac = {"op": "update", "table": "Port", "where": [["name", "==", "web"]], "row": {"mac": "02:00:00:00:00:99"}}
+    database.transact([mac])
+    caught_up(replica, database)
+    assert not adjusted
+    database.transact([bind("db", ["set", []])])
+    caught_up(replica, database)
+    assert adjusted
 
 
 def test_a_host_needs_its_ports_and_the_whole_of_their_vpcs(database: Database, replica: Replica) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from controller.guest_config import config_of
+from controller.switch import Switch
 from flows.incremental import BridgeFlows
 from flows.pipeline import BR_GUEST, BR_NIC
-from mapping.linked import Linked
+from mapping.linked import Linked, Touched
 from mapping.model import Encap, Host, Mapping, Port, SecurityGroup, Vpc, guest_mtu
 from mapping.security_rules import parse_rule
 from tests.build import group, having, host, mapping, port, vpc
@@ -120,6 +121,17 @@ def test_a_change_costs_the_same_among_few_and_many(bridge: str, change: Callabl
 def test_a_hosts_change_costs_in_proportion_to_its_addresses(bridge: str) -> None:
     few, many = (world.cost(*other_encap(world)) for world in (World(bridge, 9, 10), World(bridge, 9, 100)))
     assert few < many < 10 * few
+
+
+def test_a_bridge_that_is_not_concerned_costs_the_same_with_few_ports_and_many() -> None:
+    def cost(ports: int) -> int:
+        world = World(BR_GUEST, FEW)
+        there = {number: SimpleNamespace(name=f"port{number}".encode()) for number in range(ports)}
+        switch = Switch(SimpleNamespace(id=1, socket=None, ports=there))
+        world.flows.update(Touched(), switch.ofports, 1)
+        return work(lambda: world.flows.update(Touched(), switch.ofports, 2))
+
+    assert 0 < cost(MANY) < MORE * cost(FEW)
 
 
 def test_what_a_guest_is_told_costs_the_same_among_few_hosts_and_many() -> None:
