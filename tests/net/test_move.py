@@ -82,7 +82,7 @@ print(json.dumps({{device: sorted(numbers) for device, numbers in seen.items()}}
 """Prints, by device, the numbers that came in, when none has come for 3 s."""
 
 
-@pytest.fixture(params=["vxlan", "geneve"])
+@pytest.fixture(params=["vxlan", "geneve", "gre"])
 def lab(request: pytest.FixtureRequest, make_lab: MakeLab, tmp_path: Path) -> Lab:
     """h1 sends on by the tunnel that packets came by, if h3 wants the same encapsulation; else by another."""
     file = tmp_path / "three.yaml"
