@@ -139,15 +139,15 @@ def _wait(
     """Wait until every live one of these hosts has applied this; return how far each is."""
     ms: dict[str, int] = {}
     found: tuple[Confirmation, ...] = ()
-    watch = state.Watch()
+    heard = state.HeardHosts()
 
     def look() -> bool:
         nonlocal found
-        watch.look(replica.tables, time.monotonic())
+        heard.look(replica.tables, time.monotonic())
         for row in replica.tables["Host"].values() if done.plan.edits else ():
             if row["name"] in hosts and row["applied_seq"] >= done.config_seq:
                 ms.setdefault(row["name"], round((time.monotonic() - since) * 1000))
-        found = state.confirmations(replica.tables, done.config_seq, hosts, ms, time.time(), watch)
+        found = state.confirmations(replica.tables, done.config_seq, hosts, ms, time.time(), heard)
         late = [each.host for each in found if each.state == "late"]
         missing = state.in_words(late) if late else "the mapping database"
         spinner.update(Text(f"config_seq {done.config_seq} is written, waiting for {missing}"))

@@ -113,12 +113,12 @@ def _wait(options: Settings, done: Done, hosts: frozenset[str], seconds: float) 
     replica = Replica(options.remotes, state.HOST_COLUMNS)
     found: tuple[Confirmation, ...] = ()
     late: list[str] = []
-    watch = state.Watch()
+    heard = state.HeardHosts()
 
     def applied() -> bool:
         nonlocal found, late
-        watch.look(replica.tables, time.monotonic())
-        found = state.confirmations(replica.tables, done.config_seq, hosts, {}, time.time(), watch)
+        heard.look(replica.tables, time.monotonic())
+        found = state.confirmations(replica.tables, done.config_seq, hosts, {}, time.time(), heard)
         late = [each.host for each in found if each.state == "late"]
         return replica.current and replica.config_seq >= done.config_seq and not late
 

@@ -69,7 +69,7 @@ class HostStatus:
         return self.connected and self.heard is not None and self.heard <= QUIET_SECONDS
 
 
-class Watch:
+class HeardHosts:
     """Which hosts are heard while one waits: those whose report changes, whatever their clocks say."""
 
     def __init__(self) -> None:
@@ -155,23 +155,23 @@ def confirmations(  # noqa: PLR0913, PLR0917 - what one looks at, and what one h
     names: Collection[str],
     ms: MappingABC[str, int],
     now: float,
-    watch: Watch | None = None,
+    heard: HeardHosts | None = None,
 ) -> tuple[Confirmation, ...]:
     """How far these hosts are with the change that has this number: who was slowest, or failed, comes last.
 
-    `ms` is what was measured, by host. A host without a row is left out: nobody reports of it any more. With `watch`, a
+    `ms` is what was measured, by host. A host without a row is left out: nobody reports of it any more. With `heard`, a
     host that is quiet by `now` alone is "late" until it has been watched for long enough.
     """
     hosts = (of_host(row, config_seq, now) for row in tables["Host"].values() if row["name"] in names)
-    found = [_confirmation(host, ms.get(host.name), watch) for host in hosts]
+    found = [_confirmation(host, ms.get(host.name), heard) for host in hosts]
     order = ("applied", "not live", "late")
     return tuple(sorted(found, key=lambda each: (order.index(each.state), each.ms or 0, each.host)))
 
 
-def _confirmation(host: HostStatus, ms: int | None, watch: Watch | None) -> Confirmation:
+def _confirmation(host: HostStatus, ms: int | None, heard: HeardHosts | None) -> Confirmation:
     if not host.lag:
         return Confirmation(host.name, "applied", ms, "")
-    if host.live or (host.connected and watch and watch.may_be_heard(host.name)):
+    if host.live or (host.connected and heard and heard.may_be_heard(host.name)):
         late = f"{host.lag} change(s) not applied yet: look again in a second"
         return Confirmation(host.name, "late", None, host.problem or late)
     if host.heard is None:

@@ -41,7 +41,7 @@ _Key = tuple[str, int]
 """An interface, and the number of the program ahead of it: one that is put there anew is another."""
 
 
-class Watch:
+class HostFilters:
     """The filters of one host. `look` is to be called again and again."""
 
     def __init__(self, ovs: OpenVSwitch) -> None:
@@ -97,10 +97,10 @@ class Watch:
 
 def watch(ovs: OpenVSwitch) -> None:
     """Repeat for ever; what goes wrong is said once."""
-    watching, problem = Watch(ovs), ""
+    filters, problem = HostFilters(ovs), ""
     while True:
         try:
-            watching.look(time.monotonic())
+            filters.look(time.monotonic())
             said = ""
         except (CommandError, OSError) as error:
             said = str(error)

@@ -10,7 +10,7 @@ import pytest
 from flows.pipeline import BR_GUEST
 from topo import netns
 from topo.lab import Lab
-from topo.port_watch import STEP, Watch
+from topo.port_watch import STEP, HostFilters
 
 LIMITS = ["ovs-ofctl"]
 PORTS = ["ip", "ovs-ofctl", "ovs-ofctl"]
@@ -37,17 +37,17 @@ def test_ports_are_looked_at_once_in_a_while_and_at_once_after_a_failure_and_whe
 
     monkeypatch.setattr(netns, "run", run)
     host = lab.host("h1")
-    watch = Watch(host.ovs)
+    filters = HostFilters(host.ovs)
 
     def looked(second: float) -> list[str]:
         started.clear()
-        watch.look(second)
+        filters.look(second)
         return list(started)
 
     assert [looked(float(second)) for second in range(round(STEP))] == [LIMITS + PORTS, *[LIMITS] * (round(STEP) - 1)]
     answers = False
     with pytest.raises(netns.CommandError):
-        watch.look(STEP)
+        filters.look(STEP)
     answers = True
     assert [looked(STEP + second) for second in (1, 2)] == [LIMITS + PORTS, LIMITS]
     host.ofctl("add-meter", BR_GUEST, f"{METER},pktps,burst,stats,band=type=drop,rate=1,burst_size=1")
