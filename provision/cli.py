@@ -29,6 +29,7 @@ from provision.lab import LabMachine
 from provision.machine import Machine
 from provision.order import Event, Run, Wipe
 from provision.record import Ledger, Record
+from provision.redfish import Credentials
 from provision.site import Site
 from provision.watch import INTERVAL, Alarm, Policy, Watcher
 
@@ -72,13 +73,13 @@ def provision(
     The BMC's user and password come from LOCKGATE_BMC_USER and LOCKGATE_BMC_PASSWORD, or the file that
     LOCKGATE_BMC_CREDENTIALS names. A run that was broken off is gone on with by the same command.
     """
-    with _told(context) as options, Writer(options.remotes) as writer:
+    with _told(context) as (options, given), Writer(options.remotes) as writer:
         try:
             where = values.parse_device(device or port)
         except ValueError as error:
             raise MappingError(f"{error}: or name the machine's with --device") from None
         site = Site(writer, via, options.cause, frozenset(controller or ()))
-        run, show = _run(options, Ledger(writer), site, _machine(site, host, port, where))
+        run, show = _run(options, Ledger(writer), site, _machine(site, host, port, where, given))
         show.end(run.provision(host, port, where, image, boot_timeout))
 
 
@@ -91,12 +92,12 @@ def release(
     via: Via = DEFAULT_VIA,
 ) -> None:
     """Take a host back from a port's guest: power off, port closed and confirmed, wiped, available."""
-    with _told(context) as options, Writer(options.remotes) as writer:
+    with _told(context) as (options, given), Writer(options.remotes) as writer:
         record = Ledger(writer).of_port(port)
         if record is None:
             raise MappingError(f"port {port} is provisioned on no host: look with `lockgate host list`")
         site = Site(writer, via, options.cause, frozenset(controller or ()))
-        machine = _machine(site, record.host, port, record.device)
+        machine = _machine(site, record.host, port, record.device, given)
         run, show = _run(options, Ledger(writer), site, machine)
         show.end(run.release(record.host, port, _wiping(wipe, record.host, port) if wipe else None))
 
@@ -111,7 +112,7 @@ def attest(
     via: Via = DEFAULT_VIA,
 ) -> None:
     """Compare a host's bridges and flows with what they must be. Exit status 1 if something is not."""
-    with _told(context) as options, Writer(options.remotes) as writer:
+    with _told(context) as (options, _), Writer(options.remotes) as writer:
         site = Site(writer, via, options.cause, frozenset(controller or ()))
         site.host(site.snapshot(), host)
         watcher = Watcher(site, Ledger(writer), host, policy)
@@ -129,11 +130,14 @@ def attest(
 
 
 @contextmanager
-def _told(context: typer.Context) -> Iterator[Settings]:
-    """The options; and for programs, which read these commands line by line, an error as one line."""
-    options = settings(context)
+def _told(context: typer.Context) -> Iterator[tuple[Settings, Credentials]]:
+    """The options, and what the environment had of BMCs' credentials, which it has no more: no child is to have them.
+
+    For programs, which read these commands line by line, an error is one line.
+    """
+    options, given = settings(context), redfish.take_out()
     try:
-        yield options
+        yield options, given
     except MappingError as error:
         if not options.json:
             raise
@@ -154,7 +158,7 @@ def _run(options: Settings, ledger: Ledger, site: Site, machine: Machine) -> tup
     return Run(ledger, machine, site, show.event), show
 
 
-def _machine(site: Site, host: str, port: str, device: str) -> Machine:
+def _machine(site: Site, host: str, port: str, device: str, given: Credentials) -> Machine:
     snapshot = site.snapshot()
     row = site.host(snapshot, host)
     if not row.bmc:
@@ -162,7 +166,7 @@ def _machine(site: Site, host: str, port: str, device: str) -> Machine:
     if row.bmc.startswith(_LAB):
         return LabMachine(host, row.bmc.removeprefix(_LAB), port, device, site.snapshot)
     networks = control_network.networks(snapshot.hosts.values())
-    return redfish.RedfishMachine(host, row.bmc, redfish.credentials(host), networks, os.environ.get(redfish.CA))
+    return redfish.RedfishMachine(host, row.bmc, redfish.credentials(host, given), networks, os.environ.get(redfish.CA))
 
 
 def _wiping(command: str, host: str, port: str) -> Wipe:

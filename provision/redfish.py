@@ -47,20 +47,24 @@ class Credentials:
     password: str = field(repr=False)
 
 
-def credentials(host: str, environment: MutableMapping[str, str] = os.environ) -> Credentials:
-    """Those for a host's BMC. What the environment has of them is taken out of it, so that no program inherits it.
+def take_out(environment: MutableMapping[str, str] = os.environ) -> Credentials:
+    """The user and password that the environment has, or empty ones. No program that is started later inherits them."""
+    return Credentials(environment.pop(USER, ""), environment.pop(PASSWORD, ""))
+
+
+def credentials(host: str, given: Credentials) -> Credentials:
+    """Those for a host's BMC: of the file that the environment names, or what was `given` by the environment itself.
 
     Raises:
         MappingError: there are none, or the file can be read by others.
     """
-    user, password = environment.pop(USER, ""), environment.pop(PASSWORD, "")
-    if named := environment.get(FILE):
+    if named := os.environ.get(FILE):
         return _from_file(Path(named), host)
-    if not user or not password:
+    if not given.user or not given.password:
         raise MappingError(
             f"host {host}: no user and password for its BMC: name a file with {FILE}, or set {USER} and {PASSWORD}"
         )
-    return Credentials(user, password)
+    return given
 
 
 def _from_file(file: Path, host: str) -> Credentials:

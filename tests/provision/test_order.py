@@ -333,6 +333,23 @@ def test_whatever_fails_closes_the_port(lab_tool: Tool, monkeypatch: pytest.Monk
     assert state(tool) == ("failed", "off", "web", None)
 
 
+def test_no_program_that_is_started_inherits_the_credentials(lab_tool: Tool, tmp_path: Path) -> None:
+    """Neither those by which hosts are asked, nor the guest's, nor what wipes."""
+    tool, seen = lab_tool, tmp_path / "seen"
+    script = tmp_path / "script"
+    script.write_text(f'#!/bin/bash\nenv >> {seen}\nexec "${{@:-true}}"\n')
+    script.chmod(0o755)
+    known = {"LOCKGATE_BMC_USER": "somebody", "LOCKGATE_BMC_PASSWORD": "hunter2"}
+    asked = Tool(tool.lab, known | {"LOCKGATE_VIA": f"{script} {tool.env['LOCKGATE_VIA']}"})
+    program = Program(tmp_path)
+    Path(program.path).write_text(f"#!/bin/sh\nenv >> {seen}\nping -c 1 10.0.0.1\n")
+    for words in (program.words, ("attest", "host-a"), ("release", "web", "--wipe", str(script))):
+        asked(*words)
+        assert "LOCKGATE_VIA=" in seen.read_text()
+        assert not [value for value in known.values() if value in seen.read_text()], words
+        seen.unlink()
+
+
 def test_what_the_wipe_says_is_heard(lab_tool: Tool, program: Program, tmp_path: Path) -> None:
     tool = lab_tool
     tool(*program.words)
