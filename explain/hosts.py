@@ -11,9 +11,9 @@ import re
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from explain import ofproto
 from explain.ofproto import Difference, Step
@@ -27,9 +27,15 @@ _SECONDS: Final = 30
 _OPENFLOW: Final = "-OOpenFlow15"
 _TOOLS_SECONDS: Final = f"--timeout={_SECONDS - 5}"
 
+Answer = TypeVar("Answer")
+
 
 class UnreachableError(MappingError):
     """A host could not be asked, or its Open vSwitch did not answer."""
+
+
+class NonsenseError(MappingError):
+    """A host printed what its tools never do: it may be in wrong hands."""
 
 
 class Switch:
@@ -37,6 +43,7 @@ class Switch:
 
     Raises, whatever is asked:
         UnreachableError: it could not be, and why.
+        NonsenseError: its answer is none.
     """
 
     def __init__(self, host: str, via: str) -> None:
@@ -50,7 +57,8 @@ class Switch:
 
     def ports(self, bridge: str) -> dict[str, int]:
         """A bridge's port names and numbers."""
-        return ofproto.ports(self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "dump-ports-desc", bridge))
+        said = self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "dump-ports-desc", bridge)
+        return self._understood(ofproto.ports, said, f"ports of {bridge}")
 
     def trace(self, bridge: str, packet: str) -> list[Step]:
         """The flows that a packet would meet. Nothing is sent."""
@@ -69,7 +77,8 @@ class Switch:
 
     def meters(self, bridge: str) -> Meters:
         """Every meter of a bridge."""
-        return ofproto.meters(self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "dump-meters", bridge))
+        said = self._run("ovs-ofctl", _OPENFLOW, _TOOLS_SECONDS, "dump-meters", bridge)
+        return self._understood(ofproto.meters, said, f"meters of {bridge}")
 
     def change_meter(self, command: str, bridge: str, meter: str) -> None:
         """Carry out "add-meter", "mod-meter" or "del-meter"."""
@@ -105,6 +114,14 @@ class Switch:
             raise self._problem(said[-1][-300:])
         return _printable(done.stdout)
 
+    def _understood(self, read: Callable[[str], Answer], said: str, what: str) -> Answer:
+        try:
+            return read(said)
+        except ValueError:
+            raise NonsenseError(
+                f"what host {self.host} prints as {what} is none: look whether it is in wrong hands"
+            ) from None
+
     def _problem(self, what: str) -> UnreachableError:
         begin, what = shlex.join(self._prefix), _printable(what)
         return UnreachableError(
@@ -122,18 +139,22 @@ def compare(bridge: str, installed: str, desired: str) -> list[Difference]:
     """The flows that only one of two lists has. Open vSwitch's own parser decides what is the same.
 
     Raises:
-        MappingError: ovs-ofctl does not understand them, or is not here.
+        NonsenseError: the installed ones are none.
+        MappingError: ovs-ofctl does not understand the desired ones, or is not here.
     """
     with tempfile.TemporaryDirectory(prefix="lockgate-") as folder:
-        files = []
         for name, content in (("installed", installed), ("desired", desired)):
-            files.append(Path(folder, name))
-            files[-1].write_text(content)
-        argv = ["ovs-ofctl", _OPENFLOW, "diff-flows", *map(str, files)]
+            Path(folder, name).write_text(content)
+        argv = ["ovs-ofctl", _OPENFLOW, "diff-flows", "installed", "desired"]
         try:
-            done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=600)
+            done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
         except FileNotFoundError:
             raise MappingError("ovs-ofctl is not installed here: install openvswitch-common") from None
     if done.returncode not in (0, 2):  # 2 tells that they differ
-        raise MappingError(f"ovs-ofctl does not understand the flows of {bridge}: {done.stderr.strip()[-300:]}")
-    return list(ofproto.differences(done.stdout, bridge))
+        said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1][:300]
+        kind = NonsenseError if ": installed:" in said else MappingError
+        raise kind(f"ovs-ofctl does not understand the flows of {bridge}: {said}")
+    try:
+        return list(ofproto.differences(done.stdout, bridge))
+    except ValueError as error:
+        raise NonsenseError(str(error)) from None

@@ -27,6 +27,7 @@ _DIFFERENT: Final = re.compile(
     r"(?P<sign>[-+])(?:table=(?P<table>\d+) )?(?P<match>(?!cookie=|idle_|hard_|importance=|actions=)\S+ )?"
     r"(?:cookie=(?P<cookie>0x[0-9a-f]{1,16}) )?.*?actions=(?P<actions>.*)"
 )
+_METERS: Final = "OFPST_METER_CONFIG reply"
 _METER: Final = re.compile(r"^ *meter=(\d+) (.*) bands=\s*\n((?: *type=.*\n?)*)", re.MULTILINE)
 _BAND: Final = re.compile(r"type=drop rate=(\d+) burst_size=(\d+)")
 
@@ -102,7 +103,11 @@ def counters(said: str) -> Iterator[tuple[float, int, int]]:
 
 
 def differences(said: str, bridge: str) -> Iterator[Difference]:
-    """The flows in what diff-flows has printed of installed and desired ones."""
+    """The flows in what diff-flows has printed of installed and desired ones.
+
+    Raises:
+        ValueError: there is something else in it.
+    """
     for line in said.splitlines():
         found = _DIFFERENT.fullmatch(line)
         if not found:
@@ -114,7 +119,14 @@ def differences(said: str, bridge: str) -> Iterator[Difference]:
 
 
 def meters(said: str) -> Meters:
-    """A bridge's meters, from dump-meters. One that is not like ours has a rate of 0, which none of ours has."""
+    """A bridge's meters, from dump-meters. One that is not like ours has a rate of 0, which none of ours has.
+
+    Raises:
+        ValueError: there is something else in it.
+    """
+    rest = [line for line in _METER.sub("", said).splitlines() if line.strip()]
+    if not rest or not all(line.startswith(_METERS) for line in rest):
+        raise ValueError(f"{said[:100]!r} is no list of meters")
     found: Meters = {}
     for number, words, bands in _METER.findall(said):
         band = _BAND.fullmatch(bands.strip())

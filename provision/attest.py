@@ -13,9 +13,9 @@ from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
 from typing import Any, Final
 
+from explain.hosts import NonsenseError
 from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC
 from flows.ports import TUNNEL, UPLINK, guest_patch, nic_patch
-from mapping.errors import MappingError
 from mapping.model import Host
 
 LISTED: Final = {
@@ -66,12 +66,12 @@ def read(printed: str) -> dict[str, list[Row]]:
     """Table -> rows, each column -> plain value: a set as list, a map as dict.
 
     Raises:
-        MappingError: it is not what ovs-vsctl prints.
+        NonsenseError: it is not what ovs-vsctl prints.
     """
     try:
         return _tables(printed)
     except _JUNK:
-        raise MappingError(_IN_WRONG_HANDS) from None
+        raise NonsenseError(_IN_WRONG_HANDS) from None
 
 
 def _tables(printed: str) -> dict[str, list[Row]]:
@@ -98,12 +98,12 @@ def faults(tables: MappingABC[str, list[Row]], host: Host, controllers: frozense
     """Everything that is not as it must be on a host. `controllers`: the targets that it must have; none: any.
 
     Raises:
-        MappingError: the tables are not those of Open vSwitch.
+        NonsenseError: the tables are not those of Open vSwitch.
     """
     try:
         return list(_Look(tables, host, controllers).faults())
     except _JUNK:
-        raise MappingError(_IN_WRONG_HANDS) from None
+        raise NonsenseError(_IN_WRONG_HANDS) from None
 
 
 class _Look:

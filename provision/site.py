@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from explain import audit
-from explain.hosts import Switch
+from explain.hosts import NonsenseError, Switch
 from explain.site import Bridge, Switches
 from flows.fields import ARP_SPA, IN_PORT, IP_SRC, IPV6_SRC
 from flows.flow import Goto
@@ -31,7 +31,7 @@ _POLL: Final = 0.1
 _SECOND_LOOK: Final = 1.0
 """Seconds between two looks at what differs: a change that is on its way has arrived by then."""
 _PACKETS: Final = re.compile(r"n_packets=(\d+)")
-_RECEIVED: Final = re.compile(r"rx pkts=(\d+)")
+_RECEIVED: Final = re.compile(r"rx pkts=([0-9]{1,20})\b")
 _SENDERS: Final = (IP_SRC, IPV6_SRC, ARP_SPA)
 
 
@@ -153,7 +153,9 @@ class Site:
         if device not in switch.ports(BR_GUEST):
             return None
         found = _RECEIVED.search(switch.port_stats(BR_GUEST, device))
-        return int(found[1]) if found else None
+        if not found:
+            raise NonsenseError(f"host {host} does not say what came in at {device}: look whether it is in wrong hands")
+        return int(found[1])
 
     def seen(self, port: str, host: str) -> bool:
         """Whether anything has come from an address of the port, on this host, since its rules are there."""

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Final
 
 from explain import audit
-from explain.hosts import Switch
+from explain.hosts import NonsenseError, Switch
 from explain.site import Switches
 from flows.pipeline import BR_GUEST, BR_NIC
 from flows.ports import guest_patch, nic_patch
@@ -128,17 +128,26 @@ class Watcher:
         return self._snapshot
 
     def _wrong(self, snapshot: Snapshot, host: Host) -> dict[str, Mend]:
-        """What is wrong, in words, and what mends it."""
-        wrong: dict[str, Mend] = {
-            fault.what: partial(self._mend_bridge, fault) for fault in self._site.bridge_faults(host)
-        }
-        held = self._held(snapshot)
-        if held != self._good:
-            found = [each for each in self._site.flows(snapshot, host) if each.kind == "stranger" or not self._gone]
-            wrong |= {_flow(each): partial(self._mend_flow, snapshot, host, each) for each in found}
-            # What is still wrong is looked at again the next time.
-            self._good = () if found else held
+        """What is wrong, in words, and what mends it. A host that answers with junk is wrong, whatever that hides."""
+        wrong: dict[str, Mend] = {}
+        for look in (self._wrong_bridges, self._wrong_flows):
+            try:
+                wrong |= look(snapshot, host)
+            except NonsenseError as error:
+                wrong[str(error)] = _nothing
         return wrong
+
+    def _wrong_bridges(self, _: Snapshot, host: Host) -> dict[str, Mend]:
+        return {fault.what: partial(self._mend_bridge, fault) for fault in self._site.bridge_faults(host)}
+
+    def _wrong_flows(self, snapshot: Snapshot, host: Host) -> dict[str, Mend]:
+        held = self._held(snapshot)
+        if held == self._good:
+            return {}
+        found = [each for each in self._site.flows(snapshot, host) if each.kind == "stranger" or not self._gone]
+        # What is still wrong is looked at again the next time.
+        self._good = () if found else held
+        return {_flow(each): partial(self._mend_flow, snapshot, host, each) for each in found}
 
     def _act(self, snapshot: Snapshot, host: Host, what: str, mend: Mend) -> str:
         if self._policy is Policy.MEND:
@@ -191,3 +200,7 @@ class Watcher:
 
 def _flow(finding: audit.Finding) -> str:
     return f"{finding.bridge}: a flow is {finding.kind}: {finding.installed or finding.desired}"
+
+
+def _nothing() -> str:
+    return ""

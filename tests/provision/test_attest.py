@@ -181,6 +181,44 @@ def test_a_host_that_cannot_be_asked_is_an_alarm_and_no_end(lab_tool: Tool, tmp_
         wait_until(lambda: "a flow is stranger" in watch.alarm()["what"], SECONDS, "the flow to be seen")
 
 
+JUNK = {
+    "dump-flows br-nic": "hello",
+    "dump-flows br-guest": " cookie=0x1, table=0, priority=1 actions=bogus:1",
+    "dump-meters br-guest": "hello",
+    "dump-ports-desc br-nic": f" {'9' * 5000}(n-db): addr:00",
+    "list Controller": '{"headings": [], "data": [[]]}',
+}
+"""What a host in wrong hands is asked, and prints."""
+
+
+def test_junk_is_one_fault_and_no_pass_and_closes_the_port(lab_tool: Tool, tmp_path: Path) -> None:
+    """Nor does it hide anything else that is wrong."""
+    tool = lab_tool
+    host = tool.lab.hosts["host-b"]
+    via = tmp_path / "via"
+    via.write_text(
+        f"#!/bin/bash\nfor junk in {tmp_path}/junk/*\n"
+        'do case "$*" in *"${junk##*/}"*) exec cat "$junk";; esac\ndone\nexec "$@"\n'
+    )
+    via.chmod(0o755)
+    lying = Tool(tool.lab, {"LOCKGATE_VIA": f"{via} {tool.env['LOCKGATE_VIA']}"})
+    (tmp_path / "junk").mkdir()
+    for asked, junk in JUNK.items():
+        file = tmp_path / "junk" / asked
+        file.write_text(junk)
+        (alarm,) = map(json.loads, lying("attest", "host-b", fails=True).splitlines())
+        assert alarm["done"] == "", asked
+        file.unlink()
+    (tmp_path / "junk" / "dump-flows br-nic").write_text("hello")
+    with watching(lying, tmp_path, "host-b", "--policy", "close") as watch:
+        alarm = watch.alarm()
+        assert "does not understand the flows of br-nic" in alarm["what"]
+        assert alarm["done"] == "closed: db"
+        _do(host, TAMPER["fail mode changed"][0])
+        assert "not secure" in watch.alarm()["what"]
+    assert tool.bound("db") is None
+
+
 @pytest.mark.parametrize("policy", [Policy.MEND, Policy.CLOSE])
 def test_without_the_database_bridges_are_compared_with_what_it_said_last(lab_tool: Tool, policy: Policy) -> None:
     """Nor is there a controller, so that a flow of ours that is gone stays so: it may be gone by right."""

@@ -7,6 +7,7 @@ import pytest
 from explain import ofproto
 from explain.ofproto import Difference, Step
 from explain.packet import Proto, inner
+from flows.meter import Meter
 from flows.pipeline import BR_NIC
 
 TRACE = """\
@@ -115,3 +116,21 @@ def test_what_differs_is_read(line: str, difference: tuple[bool, str, str, int, 
 def test_what_is_not_understood_is_not_passed_over() -> None:
     with pytest.raises(ValueError, match="not understood"):
         list(ofproto.differences("?table=1", BR_NIC))
+
+
+METERS = """\
+OFPST_METER_CONFIG reply (OF1.5) (xid=0x2):
+meter=1 kbps burst bands=
+type=drop rate=1000 burst_size=100
+
+meter=2 pktps burst stats bands=
+type=drop rate=80 burst_size=80
+"""
+
+
+def test_meters_are_read_and_nothing_else_is_taken_for_them() -> None:
+    assert ofproto.meters(METERS) == {1: Meter("kbps", 1000, 100), 2: Meter("pktps", 80, 80)}
+    assert ofproto.meters(METERS.splitlines()[0]) == {}
+    for junk in ("", "hello", f"{METERS}hello\n", METERS.replace("meter=2", f"meter={'9' * 5000}")):
+        with pytest.raises(ValueError, match=r"."):
+            ofproto.meters(junk)
