@@ -64,11 +64,20 @@ class Case:
     limit: bool = False
     mtu: int | None = None
     """What the sender sets the MTU of its interface to first."""
+    tag_beside: bool = False
+    """Whether the sender's kernel hands on tags beside frames, as of an interface of a VLAN, and not in them."""
 
 
-def guest(name: str, fate: Fate, *frames: Packet | bytes, limit: bool = False, mtu: int | None = None) -> Case:
+def guest(
+    name: str,
+    fate: Fate,
+    *frames: Packet | bytes,
+    limit: bool = False,
+    mtu: int | None = None,
+    tag_beside: bool = False,
+) -> Case:
     """What the malicious guest sends."""
-    return Case(name, "guest", [_marked(name, frame) for frame in frames], fate, limit, mtu)
+    return Case(name, "guest", [_marked(name, frame) for frame in frames], fate, limit, mtu, tag_beside)
 
 
 def neighbour(name: str, fate: Fate, *frames: Packet | bytes, limit: bool = False) -> Case:

@@ -4,6 +4,7 @@ from typing import Final
 
 from tests.attack import (
     from_guest,
+    from_guest_allowed,
     from_guest_groups,
     from_guest_ipv6,
     from_guest_routing,
@@ -22,6 +23,7 @@ GUEST: Final = [
     *from_guest_ipv6.ROUTERS,
     *from_guest_ipv6.SERVERS,
     *from_guest_ipv6.SHAPES,
+    *from_guest_allowed.ALLOWED,
     *from_guest_routing.ROUTING,
     *from_guest_groups.GROUPS,
     *from_guest_shapes.TYPES,

@@ -22,12 +22,14 @@ from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
 from flows.pipeline import Reason
-from tests.attack.case import at_guest, at_receiver, guest
+from tests.attack.case import at_guest, at_receiver, delivered, guest, marker
 from tests.attack.setting import ECHO_REPLY, ECHO_REPLY6, LOG, VAULT, WEB, eth, ip, ip6
 
 _REFUSED = at_receiver(Reason.GROUP_TO_GUEST, "vault")
 _OPEN, _CLOSED = 80, 443
-_TO_CLOSED: Final = TCP(sport=40000, dport=_CLOSED, flags="S")
+_TO_CLOSED, _TO_OPEN = (TCP(sport=40001, dport=port, flags="S") for port in (_CLOSED, _OPEN))
+_QUOTED: Final = TCPerror(sport=_OPEN, dport=40010)
+"""Of the connection that log has to vault: `World`."""
 
 
 def _to(what: Packet, **fields: Any) -> Packet:
@@ -36,6 +38,27 @@ def _to(what: Packet, **fields: Any) -> Packet:
 
 def _to6(what: Packet) -> Packet:
     return eth() / ip6(dst=VAULT.ipv6) / what
+
+
+_FIRST: Final = 1312
+"""Bytes of a first fragment that the tracker takes: it puts none together that are smaller (1280 bytes of IPv6)."""
+_PROTOCOLS: Final = {TCP: 6, UDP: 17, ICMP: 1, ICMPv6EchoRequest: 58}
+
+
+def _fragment(what: Packet, number: int, start: int, end: int | None = None, *, six: bool = False) -> bytes:
+    """Bytes of a large packet of this kind to vault, as a fragment; to the end, if no end is given."""
+    head = ip6(dst=VAULT.ipv6) if six else ip(dst=VAULT.ip)
+    whole = head / what / Raw(bytes(1400) + marker("in fragments"))
+    body, nh = bytes(whole)[len(head) :][start:end], _PROTOCOLS[type(what)]
+    if six:
+        part = IPv6ExtHdrFragment(id=number, offset=start // 8, m=end is not None, nh=nh)
+        return bytes(eth() / ip6(dst=VAULT.ipv6) / part / Raw(body))
+    more = 0 if end is None else "MF"
+    return bytes(eth() / ip(dst=VAULT.ip, id=number, frag=start // 8, flags=more, proto=nh) / Raw(body))
+
+
+def _in_two(what: Packet, number: int, *, six: bool = False) -> list[bytes]:
+    return [_fragment(what, number, 0, _FIRST, six=six), _fragment(what, number, _FIRST, six=six)]
 
 
 GROUPS: Final = [
@@ -77,11 +100,54 @@ GROUPS: Final = [
         _to6(ICMPv6DestUnreach() / IPerror6(src=VAULT.ipv6, dst=WEB.ipv6) / TCPerror(sport=_OPEN, dport=40000)),
     ),
     guest(
+        "an ICMP error about another's connection",
+        delivered("vault"),
+        *(
+            _to(ICMP(type=kind, code=code) / IPerror(src=VAULT.ip, dst=LOG.ip) / _QUOTED)
+            for kind, code in ((3, 1), (3, 4), (5, 1))
+        ),
+        _to6(ICMPv6DestUnreach() / IPerror6(src=VAULT.ipv6, dst=LOG.ipv6) / _QUOTED),
+        limit=True,
+    ),
+    guest(
         "in fragments of which the tracker makes nothing",
         _REFUSED,
         _to(Raw(bytes(_TO_CLOSED)[:8]), id=73, flags="MF", proto=6),
         _to(Raw(bytes(TCP(dport=_OPEN, flags="S"))), id=74, flags="MF", proto=6),
         _to6(IPv6ExtHdrFragment(id=75, m=1, nh=6) / Raw(bytes(_TO_CLOSED))),
+    ),
+    guest(
+        "in fragments, to a port that is closed",
+        _REFUSED,
+        *_in_two(_TO_CLOSED, 80),
+        *reversed(_in_two(_TO_CLOSED, 81)),
+        *_in_two(UDP(sport=53, dport=_OPEN), 82),
+        *_in_two(ICMP(), 83),
+        *_in_two(_TO_CLOSED, 84, six=True),
+        *reversed(_in_two(_TO_CLOSED, 85, six=True)),
+        *_in_two(ICMPv6EchoRequest(), 86, six=True),
+    ),
+    guest(
+        "in fragments, to a port that is open, but of no connection",
+        _REFUSED,
+        *_in_two(_TO_OPEN, 90),
+        *_in_two(_TO_OPEN, 91, six=True),
+    ),
+    guest(
+        "in tiny fragments",
+        _REFUSED,
+        *(_fragment(_TO_CLOSED, 92, *part) for part in ((0, 8), (8, 16), (16, 24))),
+        *(_fragment(_TO_CLOSED, 93, *part, six=True) for part in ((0, 8), (8, 16), (16, 24))),
+    ),
+    guest(
+        "in fragments that overlap, of which one names a port that is open",
+        _REFUSED,
+        _fragment(_TO_OPEN, 94, 0, _FIRST),
+        _fragment(_TO_CLOSED, 94, 0, _FIRST),
+        _fragment(_TO_OPEN, 94, _FIRST),
+        _fragment(_TO_OPEN, 95, 0, _FIRST, six=True),
+        _fragment(_TO_CLOSED, 95, 0, _FIRST, six=True),
+        _fragment(_TO_OPEN, 95, _FIRST, six=True),
     ),
     guest(
         "behind options and extension headers, to a port that is closed",

@@ -46,6 +46,15 @@ TYPES: Final = [
     guest("VLAN around ARP", _TYPES, eth(BROADCAST) / Dot1Q(vlan=7) / ARP(hwsrc=WEB.mac, psrc=WEB.ip, pdst=DB.ip)),
     guest("VLAN with a spoofed MAC", _TYPES, eth(src=NEAR.mac) / Dot1Q(vlan=7) / _PING),
     guest(
+        "VLAN by the kernel",
+        at_guest(Reason.VLAN_TAGGED),
+        *(eth() / Dot1Q(vlan=vlan) / _PING for vlan in (0, 7, 4095)),
+        eth() / Dot1AD(vlan=7) / _PING,
+        eth(src=NEAR.mac) / Dot1Q(vlan=7) / _PING,
+        eth(BROADCAST) / Dot1Q(vlan=7) / ARP(hwsrc=WEB.mac, psrc=WEB.ip, pdst=DB.ip),
+        tag_beside=True,
+    ),
+    guest(
         "QinQ",
         _TYPES,
         eth() / Dot1AD(vlan=7) / Dot1Q(vlan=8) / _PING,

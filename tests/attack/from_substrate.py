@@ -144,6 +144,12 @@ INNER: Final = [
         *(wrapped(_L2 / IP(src=src, dst=DB.ip) / ECHO_REPLY) for src in (UNMAPPED, "10.0.0.1", "0.0.0.0", "127.0.0.1")),
         *(wrapped(_L2 / IP(src=src, dst=DB.ip) / ECHO_REPLY) for src in ("224.0.0.1", A.vtep, B.vtep, CONTROL)),
     ),
+    neighbour(
+        "inner source that a guest elsewhere is allowed",
+        _SOURCE_NOT_MAPPED,
+        wrapped(_L2 / IP(src="10.0.0.128", dst=DB.ip) / ECHO_REPLY, src=C),
+        wrapped(_L2 / ip6("fd00::c0") / ECHO_REPLY6, src=C),
+    ),
     neighbour("inner source of another VPC", _SOURCE_NOT_MAPPED, wrapped(inner(RED_LOG), src=C)),
     neighbour(
         "inner destination that is elsewhere",

@@ -7,7 +7,8 @@
     neighbour  192.0.2.66       on the substrate, no host of the mapping
 
 Each guest has an IPv6 address, too, that ends like its IPv4 address: web fd00::11, red-log fd00::50.
-The malicious guest is web; the neighbour sends to host-b, unless a case says otherwise.
+The malicious guest is web, which may also send from 10.0.0.128/28 and fd00::c0/124; the neighbour sends to host-b,
+unless a case says otherwise.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ groups:
       - to_guest icmp from 10.0.0.13
       - to_guest icmp from fd00::13
 ports:
-  web: {vpc: blue, host: host-a, mac: "02:00:00:00:00:11", addresses: [10.0.0.11, "fd00::11"]}
+  web:
+    {vpc: blue, host: host-a, mac: "02:00:00:00:00:11", addresses: [10.0.0.11, "fd00::11"],
+     allowed: [10.0.0.128/28, "fd00::c0/124"]}
   db: {vpc: blue, host: host-b, mac: "02:00:00:00:00:12", addresses: [10.0.0.12, "fd00::12"]}
   log: {vpc: blue, host: host-c, mac: "02:00:00:00:00:13", addresses: [10.0.0.13, "fd00::13"]}
   near: {vpc: blue, host: host-a, mac: "02:00:00:00:00:14", addresses: [10.0.0.14, "fd00::14"]}

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from scapy.layers.inet import TCP, UDP
 from scapy.packet import Packet
 
@@ -29,31 +30,34 @@ MOST_ENTRIES, MOST_MASKS = 500, 128
 FEW = 300
 """Connections, in the place of those that a guest may have."""
 RULES = """\
-groups:
-  many:
-    vpc: blue
-    rules:
-      - to_guest icmp from any
-      - to_guest tcp 22 from group many
-      - to_guest tcp 80 from 10.0.0.0/25
-      - to_guest tcp 443-500 from any
-      - to_guest tcp 8001-8099 from group many
-      - to_guest udp 53 from any
-      - to_guest udp 1001-65001 from group many
-      - to_guest tcp 1-65535 from fd00::/100
-      - to_guest 47 from 10.0.0.8/29
-      - from_guest any to 10.0.0.0/24
-      - from_guest tcp 1-40000 to any
-      - from_guest udp 53 to fd00::/64
+many:
+  vpc: blue
+  rules:
+    - to_guest icmp from any
+    - to_guest tcp 22 from group many
+    - to_guest tcp 80 from 10.0.0.0/25
+    - to_guest tcp 443-500 from any
+    - to_guest tcp 8001-8099 from group many
+    - to_guest udp 53 from any
+    - to_guest udp 1001-65001 from group many
+    - to_guest tcp 1-65535 from fd00::/100
+    - to_guest 47 from 10.0.0.8/29
+    - from_guest any to 10.0.0.0/24
+    - from_guest tcp 1-40000 to any
+    - from_guest udp 53 to fd00::/64
 """
 IN_MANY = ("web", "near", "db", "log")
 """Who has them, in the place of what they have in the other labs."""
 
 
 def mapping() -> str:
-    lines = MAPPING.replace("groups:\n", RULES, 1).splitlines()
-    named = tuple(f"  {name}: " for name in IN_MANY)
-    return "\n".join(line[:-1] + ", groups: [many]}" if line.startswith(named) else line for line in lines)
+    document = yaml.safe_load(MAPPING)
+    document["groups"] |= yaml.safe_load(RULES)
+    for name in IN_MANY:
+        document["ports"][name]["groups"] = ["many"]
+    # What the masks are counted for are groups.
+    del document["ports"][ATTACKER]["allowed"]
+    return str(yaml.safe_dump(document))
 
 
 @pytest.fixture(scope="module")

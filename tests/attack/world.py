@@ -18,7 +18,7 @@ from typing import Final, Self
 from flows.pipeline import BR_CTL, BR_GUEST, BR_NIC, reasons
 from tests.attack import background
 from tests.attack.case import ATTACKED, ATTACKER, Case, Counted
-from tests.attack.setting import CONTROL, CONTROL_OF, GUESTS, HOSTS, NEIGHBOUR, NEIGHBOUR_MAC
+from tests.attack.setting import CONTROL, CONTROL_OF, GUESTS, HOSTS, LOG, NEIGHBOUR, NEIGHBOUR_MAC, VAULT
 from topo import bpf, netns, port_filter, uplink_filter
 from topo.capture import Capture, Direction, send
 from topo.demo_look import mac_of
@@ -32,6 +32,10 @@ _DROP: Final = re.compile(r"n_packets=(\d+),.*\breg1=(0x\w+)")
 _COVERAGE: Final = re.compile(r"^(datapath_drop\w+) .*total: (\d+)", re.MULTILINE)
 _TO_CONTROLLER: Final = "datapath_drop_userspace_action_error"
 """What Open vSwitch (3.1, `upcall_cb`) counts for each packet that it hands to the controller, and does not drop."""
+_UNTAGGER: Final = "untagger"
+"""An interface of the attacker: what it sends there, its kernel sends from its port, with the tags taken off."""
+_CONNECTION: Final = (40010, 80)
+"""Ports of log and of vault, between which there is a connection."""
 _SINKS: Final = (68, 546, 4789, 6081)
 """UDP ports at which guests listen, or their kernels would answer what is sent there."""
 _ETHERNET_IN_IPV6: Final = 143
@@ -87,8 +91,10 @@ class World:
                 # As `lockgate bridges build` does. A lab's host has none: ahead of a veth it costs a third of the rate.
                 uplink_filter.attach(host.namespace, UPLINK)
             world._add_neighbour()
+            world._add_untagger()
             world._open_sinks()
             world._forget_fragments()
+            world._connect()
             world._settle_kernels()
             world.ping_all()
             world._watch()
@@ -112,6 +118,8 @@ class World:
             send(self.neighbour, PORT, *case.frames)
         elif case.sender == "cable":
             send(self.lab.substrate, f"h{self.lab.host(ATTACKED).spec.number}", *case.frames)
+        elif case.tag_beside:
+            send(self.lab.guest(ATTACKER).namespace, _UNTAGGER, *case.frames)
         elif case.mtu is None:
             self.lab.guest(ATTACKER).send(*case.frames)
         else:
@@ -172,6 +180,16 @@ class World:
             "link set dev neighbour type bridge_slave learning off group_fwd_mask 0xfffd",
         )
 
+    def _add_untagger(self) -> None:
+        """What a kernel receives it takes the tag off, and forwards it so: that needs no kernel with VLANs."""
+        namespace = self.lab.guest(ATTACKER).namespace
+        netns.ip(
+            namespace,
+            f"link add dev {_UNTAGGER} type veth peer name tagged\nlink set dev {_UNTAGGER} up\nlink set dev tagged up",
+        )
+        rule = f'type filter hook ingress device "tagged" priority 0; fwd to "{PORT}"'
+        netns.run(namespace, ["nft", f"table netdev tagged {{ chain forward {{ {rule}; }}; }}"])
+
     def _open_sinks(self) -> None:
         """Let guests' kernels swallow what cases deliver, instead of answering that nobody is there."""
         for guest in self.lab.guests.values():
@@ -183,6 +201,19 @@ class World:
                 for family in (socket.AF_INET, socket.AF_INET6):
                     for proto in _SUNK_PROTOCOLS:
                         self._stack.enter_context(socket.socket(family, socket.SOCK_RAW, proto))
+
+    def _connect(self) -> None:
+        """Let log have a TCP connection to vault over either IP version, by which nothing is sent from now on."""
+        client, server = _CONNECTION
+        for family, own, other in ((socket.AF_INET, LOG.ip, VAULT.ip), (socket.AF_INET6, LOG.ipv6, VAULT.ipv6)):
+            with netns.entered(self.lab.guest("vault").namespace):
+                listener = self._stack.enter_context(socket.create_server((other, server), family=family))
+            with netns.entered(self.lab.guest("log").namespace):
+                caller = self._stack.enter_context(socket.socket(family))
+            caller.bind((own, client))
+            caller.settimeout(10)
+            caller.connect((other, server))
+            self._stack.enter_context(listener.accept()[0])
 
     def _forget_fragments(self) -> None:
         """Keep kernels from answering half a minute later, or a whole one, that the rest of a packet has not come."""
