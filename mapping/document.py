@@ -20,7 +20,8 @@ try:
 except ImportError:  # PyYAML built without libyaml: five times slower
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-_SECTIONS: Final = {"vpcs": "Vpc", "hosts": "Host", "groups": "SecurityGroup", "ports": "Port"}
+SECTIONS: Final = {"vpcs": "Vpc", "hosts": "Host", "groups": "SecurityGroup", "ports": "Port"}
+"""Section of a file -> the table whose rows it has."""
 _MAX_DEPTH: Final = 8
 """Deepest nesting that is looked at. A valid file nests four deep; libyaml's composer dies of some thousands."""
 
@@ -139,10 +140,10 @@ class _Reader:
         self.problems.append(Problem(self._file, line, text))
 
     def read(self, root: yaml.Node) -> None:
-        for section, _, node in self._pairs(root, "the file", _SECTIONS) or []:
+        for section, _, node in self._pairs(root, "the file", SECTIONS) or []:
             for name, line, row_node in self._pairs(node, section) or []:
                 if self._checked(line, values.parse_name, name) is not None:
-                    self._row(_SECTIONS[section], name, line, row_node)
+                    self._row(SECTIONS[section], name, line, row_node)
 
     def _row(self, table: str, name: str, line: int, node: yaml.Node) -> None:
         key, row = (name,), Row()

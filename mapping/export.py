@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
 from mapping import wanted
+from mapping.document import SECTIONS
 from mapping.plan import NOTHING
 from mapping.wanted import FIELDS, Content, Key, Row
-
-_SECTIONS: Final = {"Vpc": "vpcs", "Host": "hosts", "Port": "ports"}
 
 
 def write(content: Content) -> str:
     """What, applied to an empty database, gives these rows. What says nothing is left out."""
     found: dict[str, dict[str, Any]] = {}
-    for table, section in _SECTIONS.items():
+    for section, table in SECTIONS.items():
         if rows := content.get(table):
             found[section] = {key[0]: _fields(table, key, row) for key, row in sorted(rows.items())}
     for (_, ip), row in sorted(content.get("Mapping", {}).items()):
@@ -32,5 +31,5 @@ def _fields(table: str, key: Key, row: Row) -> dict[str, Any]:
     return {
         word: list(value) if isinstance(value, tuple) else value
         for word, value in fields.items()
-        if value not in NOTHING and value != {}
+        if value not in NOTHING and value != {} and value is not False
     }

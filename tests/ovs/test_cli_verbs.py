@@ -121,11 +121,16 @@ def test_what_is_exported_and_imported_is_what_was(example: Lockgate, tmp_path: 
     example("port", "unbind", "green-db")
     vpc = ("--vni", "77", "--subnet", "fd00::/64", "--subnet", "10.3.0.0/24", "--route", "10.9.0.0/16=10.3.0.9")
     example("vpc", "add", "no", *vpc, "--mtu", "1300", "--dns", "fd00::53")
+    rules = ("--rule", "to_guest tcp 443 from group web", "--rule", "to_guest icmp from 10.0.0.0/24")
+    example("group", "add", "web", "--vpc", "blue", *rules)
+    example("group", "add", "bare", "--vpc", "green", "--stateless")
+    example("port", "groups", "blue-web", "--group", "web")
     text, told = example("export").out, example("export", "--json").json
     file = tmp_path / "all.yaml"
     file.write_text(text)
     assert example("import", "-f", str(file)).out.startswith("nothing to do")
     example("delete", "ports", *(row["name"] for row in told["Port"]))
+    example("delete", "groups", "web", "bare")
     example("delete", "vpc", "no", "blue", "green")
     example("vpc", "add", "other", "--vni", "78", "--subnet", "10.3.0.0/24")
     example("import", "-f", str(file), "-m", "put back")
@@ -159,6 +164,14 @@ def test_edit_applies_what_the_editor_leaves(
     assert "nowhere" in kept.read_text()
     monkeypatch.setenv("EDITOR", "/nowhere/ed")
     assert "editor /nowhere/ed: No such file" in example("edit", "port", "blue-web", code=1).err
+
+
+def test_a_group_is_edited_as_a_file_has_it(example: Lockgate, monkeypatch: pytest.MonkeyPatch) -> None:
+    example("group", "add", "web", "--vpc", "blue", "--rule", "to_guest tcp 443 from any")
+    assert "rules: [to_guest tcp 443 from any]" in example("get", "group", "web", "--yaml").out
+    editor(monkeypatch, "443", "444")
+    edited = example("edit", "group", "web").out
+    assert edited.startswith("~ group web  rules to_guest tcp 443 from any -> to_guest tcp 444 from any")
 
 
 def test_an_edit_does_not_overwrite_what_others_did_meanwhile(
