@@ -43,7 +43,7 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 _LOAD_MAP: Final = 0x18
 _SIZES: Final = {"u8": 0x10, "u16": 0x08, "u32": 0x00, "u64": 0x18}
-_ALU: Final = {"=": 0xB0, "+=": 0x00, "-=": 0x10, "*=": 0x20, "&=": 0x50, "<<=": 0x60, ">>=": 0x70}
+_ALU: Final = {"=": 0xB0, "+=": 0x00, "-=": 0x10, "*=": 0x20, "&=": 0x50, "<<=": 0x60, ">>=": 0x70, "%=": 0x90}
 _JUMPS: Final = {"==": 0x10, ">": 0x20, ">=": 0x30, "&": 0x40, "!=": 0x50, "<": 0xA0}
 
 _TARGET: Final = r"\*\((?P<size>u\d+)\)\(r(?P<dst>\d+) \+ (?P<offset>-?\d+)\)"
@@ -72,7 +72,7 @@ _FORMS: Final[list[tuple[str, Callable[[_Found], int]]]] = [
         lambda found: 0x05 | _JUMPS[found["how"] or ""] | _kind(found),
     ),
     (
-        rf"r(?P<dst>\d+) (?P<how>=|\+=|-=|\*=|&=|<<=|>>=) {_OPERAND}",
+        rf"r(?P<dst>\d+) (?P<how>=|\+=|-=|\*=|&=|<<=|>>=|%=) {_OPERAND}",
         lambda found: 0x07 | _ALU[found["how"] or ""] | _kind(found),
     ),
 ]

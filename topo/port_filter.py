@@ -68,6 +68,9 @@ _SUMMED: Final = {
 
 All of it but what one sender varies as it goes on, which are lengths, sums, numbers of fragments and ECN (RFC 3168)."""
 _SECOND: Final = 1_000_000_000
+_TOGETHER: Final = 16
+"""So many of a flood's frames pass in a row, and then none for as long as their rate says: one at a time would have
+Open vSwitch wake up for each, which takes it longer than the frame does."""
 _HEADERS: Final = 6
 """IPv6 headers that are looked past."""
 _HOP_BY_HOP, _TCP, _UDP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _ICMPV6, _OPTIONS, _SCTP = (
@@ -415,27 +418,34 @@ def _rate(name: str, per_second: int, at_once: int, where: str = "") -> str:
     It lags behind by no more than what may come at once. Two processors that read it at the same moment set it on once:
     a port of one queue has one.
     """
-    cost = _SECOND // per_second
-    return _clock(name, f"r2 = {cost}\nr2 *= {at_once}", f"r1 += {cost}", where)
+    return _clock(name, f"r4 = {_SECOND // per_second}", f"r2 = r4\nr2 *= {at_once}", where)
 
 
 def _own_rate() -> str:
     """The same, with a share that is the port's own."""
-    return _clock("frames", f"r2 = *(u64)(r7 + {_DEPTH})", f"r2 = *(u64)(r7 + {_COST})\nr1 += r2")
+    return _clock("frames", f"r4 = *(u64)(r7 + {_COST})", f"r2 = *(u64)(r7 + {_DEPTH})")
 
 
-def _clock(name: str, depth: str, cost: str, where: str = "") -> str:
+def _clock(name: str, cost: str, depth: str, where: str = "") -> str:
+    """The time that counts goes on by steps of `_TOGETHER` shares."""
     return f"""
     call 5
-    r1 = *(u64)(r7 + {_CLOCKS[name]})
+    {cost}
     {depth}
+    r1 = *(u64)(r7 + {_CLOCKS[name]})
     r3 = r0
     r3 -= r2
     if r1 >= r3 goto running_{name}{where}
     r1 = r3
     running_{name}{where}:
-    if r1 > r0 goto {name}
-    {cost}
+    r3 = r4
+    r3 *= {_TOGETHER}
+    r2 = r0
+    r2 %= r3
+    r3 = r0
+    r3 -= r2
+    if r1 > r3 goto {name}
+    r1 += r4
     *(u64)(r7 + {_CLOCKS[name]}) = r1
     """
 

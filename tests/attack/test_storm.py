@@ -37,8 +37,9 @@ from topo.waiting import wait_until
 
 pytestmark = pytest.mark.alone
 
-SECONDS: Final = int(os.environ.get("FLOOD_SECONDS", "3"))
-TURNS: Final = 2
+SECONDS: Final = int(os.environ.get("FLOOD_SECONDS", "2"))
+ALONE: Final = min(SECONDS, 5)
+TURNS: Final = 2 if SECONDS >= 10 else 3
 CHANGES: Final = 20
 MOST_ENTRIES, MOST_MASKS = 500, 128
 OTHER, FAR = "near", "db"
@@ -130,7 +131,7 @@ class Storm:
     def _share(self) -> float:
         pid = pid_of(self.host.ovs.folder / "ovs-vswitchd.pid")
         used, started = processor_seconds(pid), time.monotonic()
-        wait_until(lambda: time.monotonic() > started + SECONDS, 2 * SECONDS + 10, "the flood to go on alone")
+        wait_until(lambda: time.monotonic() > started + ALONE, 2 * ALONE + 10, "the flood to go on alone")
         return (processor_seconds(pid) - used) / (time.monotonic() - started)
 
     def _tcp(self) -> float:
@@ -153,29 +154,19 @@ def processor_seconds(pid: int | None) -> float:
     return sum(int(file.read_text().split()[0]) for file in files) / 1e9
 
 
-@dataclass(frozen=True)
-class Bound:
-    """`limit` is how many packets a second the attacker's port may send, and `share` what the flood may take."""
-
-    limit: int = 0
-    throughput: float = 0.3
-    """Of the other guest's TCP, what must stay at least: on a busy machine figures move by half."""
-    share: float = 0.75
-    """Of the processor that the switch's one thread has: in turns of 3 s what may come at once is most of it."""
-
-
-BOUNDS = {
-    "of every kind": Bound(),
-    "of addresses": Bound(),
-    "that is delivered": Bound(throughput=0.1),
-    "of one flow": Bound(limit=2000),
-}
+THROUGHPUT, SHARE = (0.9, 0.15) if SECONDS >= 10 else (0.6, 0.3)
+"""Of the other guest's TCP what must stay at least; of the processor that the switch's one thread has, what the flood
+may take. In turns of seconds that guest's figures move by a quarter, and what may come at once counts for more."""
+LATENCY: Final = 2
+"""Times what a change takes when all is idle."""
+LIMITS: Final = {"of every kind": 0, "of addresses": 0, "that is delivered": 0, "of one flow": 2000}
+"""How many packets a second the attacker's port may send, if that is limited."""
 
 
 @pytest.fixture
 def storm(tmp_path: Path, kind: str) -> Iterator[Storm]:
     """A lab of its own: in the other one everything that passes is captured, which takes its time."""
-    file, limit = tmp_path / "attacked.yaml", BOUNDS[kind].limit
+    file, limit = tmp_path / "attacked.yaml", LIMITS[kind]
     web = f"{ATTACKER}: {{vpc: blue, "
     assert web in MAPPING
     limited = f"{web}limits: {{from_guest_pps: {limit}}}, "
@@ -189,7 +180,7 @@ def storm(tmp_path: Path, kind: str) -> Iterator[Storm]:
             yield Storm(lab, client)
 
 
-@pytest.mark.parametrize("kind", BOUNDS)
+@pytest.mark.parametrize("kind", LIMITS)
 def test_a_storm_of_random_headers_harms_nobody_else(storm: Storm, kind: str, figure: Figure) -> None:
     connections = _connections(storm.host)
     before = port_filter.refused(storm.host.namespace, ATTACKER)
@@ -210,15 +201,16 @@ def test_a_storm_of_random_headers_harms_nobody_else(storm: Storm, kind: str, fi
     figure("the other guest's TCP", round(100 * throughput), "% of that beside a flood into nowhere")
     latency = _ratio(flood, nothing, lambda turn: statistics.median(turn.changes))
     figure("a change", round(latency, 2), "times what it takes beside a flood into nowhere")
-    figure("a change", round(_median(flood) / statistics.median(idle), 2), "times what it takes when all is idle")
+    beside_idle = _median(flood) / statistics.median(idle)
+    figure("a change", round(beside_idle, 2), "times what it takes when all is idle")
     assert entries <= MOST_ENTRIES
     assert masks <= MOST_MASKS
     assert _connections(storm.host) == connections, "the controller's channel was lost"
-    assert throughput > BOUNDS[kind].throughput
+    assert throughput > THROUGHPUT
     share = statistics.median(turn.share for turn in flood) - statistics.median(turn.share for turn in nothing)
     figure("the switch", round(100 * share), "% of a processor for the flood alone")
-    assert share < BOUNDS[kind].share
-    assert latency < 4
+    assert share < SHARE
+    assert beside_idle < LATENCY
 
 
 def _ratio(these: list[Turn], those: list[Turn], what: Callable[[Turn], float]) -> float:
