@@ -184,7 +184,7 @@ class Fleet:
             0.0 if replica.current else now - self._current_at,
             max(0, replica.session.generation - 1),
             replica.config_seq,
-            {table: len(linked.parsed(table)) for table in ("Host", "Vpc", "Port", "Mapping")},
+            {table: len(linked.parsed(table)) for table in ("Host", "Vpc", "SecurityGroup", "Port", "Mapping")},
             len(linked.bad),
             len(refused),
             {name: min(seqs) for name, seqs in applied.items()},

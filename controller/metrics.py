@@ -29,7 +29,6 @@ _CLIENTS: Final = 32
 _PATIENCE: Final = 10
 """Scrapes at a time, and seconds for which one may stand still."""
 _BUCKETS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-_ROWS: Final = ("Host", "Vpc", "Port", "Mapping")
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the one function of the library without types
 
@@ -58,9 +57,10 @@ class State(NamedTuple):
     """To the database."""
     config_seq: int
     rows: dict[str, int]
+    """By table."""
     bad: int
     refused: int
-    """Datapaths that are connected, and that no Host row names."""
+    """Datapaths that are connected, and not served: see `controller.fleet`."""
     applied: dict[str, int]
     bridges: Sequence[BridgeState]
 
@@ -87,8 +87,9 @@ class Metrics(Collector):
         """Every metric, as Prometheus's library wants them."""
         yield from self._process.collect()
         yield from self._change.collect()
-        yield from _of_database(self._state())
-        yield from _of_bridges(self._state())
+        state = self._state()
+        yield from _of_database(state)
+        yield from _of_bridges(state)
         yield from _of_hosts(self._counters)
         yield from _of_ports(self._counters)
 
@@ -168,12 +169,12 @@ def _of_database(state: State) -> Iterator[Metric]:
     yield CounterMetricFamily("lockgate_database_reconnects", "Connections to it after the first", state.reconnects)
     yield _gauge("lockgate_config_seq", "Number of the last change that was read whole", state.config_seq)
     yield _gauge("lockgate_bad_rows", "Rows that cannot be used and map nowhere", state.bad)
-    yield _gauge("lockgate_refused_datapaths", "Switches connected that no Host row names", state.refused)
+    yield _gauge("lockgate_refused_datapaths", "Switches that are connected and not served", state.refused)
     rows = GaugeMetricFamily(
         "lockgate_rows", "Rows that are followed, by table: Mapping has the mappings", labels=["table"]
     )
-    for table in _ROWS:
-        rows.add_metric([table], state.rows[table])
+    for table, count in state.rows.items():
+        rows.add_metric([table], count)
     yield rows
     applied = GaugeMetricFamily("lockgate_applied_seq", "The change that both bridges of a host hold", labels=["host"])
     for host, seq in state.applied.items():

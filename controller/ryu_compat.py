@@ -11,7 +11,7 @@ Three things of `ryu.lib.hub` are broken:
 `lockgate_ryu.pth`, which lies in site-packages, calls `install` at every start of Python in this environment. That
 imports neither Ryu nor eventlet; it only waits for `ryu.lib.hub` and repairs it right after its import, before any
 other module of Ryu has taken a name from it. Nothing else of Ryu is changed for Python's sake; what
-`controller.replies` declares about two replies is for speed, and for a fault of Ryu's on any Python.
+`controller.replies` and `controller.received` change is for speed, and for faults of Ryu's on any Python.
 
 Two more are for speed: without them a controller takes half as long again to start.
 

@@ -181,8 +181,8 @@ def _read(options: Settings) -> Content:
 def _belongings(table: str, key: Key, content: Content) -> tuple[list[tuple[Key, Row]], list[tuple[Key, Row]]]:
     """The ports, and the addresses, that belong to a row or it to."""
     name = key[0]
-    column = {"Vpc": "vpc", "Host": "host"}.get(table)
-    ports = [(name,) for (name,), row in content["Port"].items() if column and row[column] == key[0]]
+    column = {"Vpc": "vpc", "Host": "host", "SecurityGroup": "groups"}.get(table)
+    ports = [port for port, row in content["Port"].items() if column and name in wanted.texts(row[column])]
     if table == "Mapping":
         ports = [(str(content["Mapping"][key]["port"]),)]
     having = {name for (name,) in ports} if table != "Port" else {name}

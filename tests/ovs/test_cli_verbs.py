@@ -74,6 +74,11 @@ def test_describe_shows_what_belongs_together_and_why_it_is_so(example: Lockgate
         (1, ""),
     ]
     assert {port["name"] for port in example("describe", "host", "host-b", "--json").json["ports"]} >= {"blue-web"}
+    example("group", "add", "web", "--vpc", "blue")
+    example("port", "groups", "blue-web", "--group", "web")
+    told = example("describe", "group", "web", "--json").json
+    assert [port["name"] for port in told["ports"]] == ["blue-web"]
+    assert [address["ip"] for address in told["addresses"]] == ["10.0.0.11"]
     shown = example("describe", "port", "blue-web").out
     assert "why: host-a gets a new fan\n    ~ port blue-web  host host-a -> host-b\n" in shown
     assert "10.0.0.12" not in shown

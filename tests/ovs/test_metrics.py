@@ -52,6 +52,7 @@ def test_what_the_controller_knows(world: World) -> None:
 
     assert (of("lockgate_in_sync"), of("lockgate_database_lag_seconds"), of("lockgate_bad_rows")) == (1, 0, 0)
     assert of("lockgate_rows", table="Mapping") == len(world.snapshot().mappings)
+    assert of("lockgate_rows", table="SecurityGroup") == len(world.snapshot().groups)
     assert of("lockgate_config_seq") == of("lockgate_applied_seq", host="host-a") == world.database.config_seq
     for host in (world.a, world.b):
         for bridge in (BR_GUEST, BR_NIC):
