@@ -167,7 +167,7 @@ def test_delay_is_made_or_refused_by_name() -> None:
 
 
 def test_from_python_as_documented() -> None:
-    example = between((ROOT / "docs/mininet-and-machines.md").read_text(), "sudo /usr/bin/python3 -c '", "'\n```")
+    example = between((ROOT / "docs/labs.md").read_text(), "sudo /usr/bin/python3 -c '", "'\n```")
     assert example
     with start(["/usr/bin/python3", "-c", example]) as process:
         said = process.communicate(timeout=SECONDS)[0]
@@ -260,5 +260,5 @@ def test_other_labs_are_left_alone(make_lab: Callable[..., Lab]) -> None:
 
 
 def test_the_documented_command_is_what_is_tested() -> None:
-    documents = (ROOT / "docs/mininet-and-machines.md").read_text()
+    documents = (ROOT / "docs/labs.md").read_text()
     assert f"sudo {shlex.join(command(CHECKS[0].topology, '--test', 'pingall'))}" in documents
