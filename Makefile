@@ -96,6 +96,7 @@ vagrant-test: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## `vagra
 
 provision-test: provision-setup ## A real machine's firmware and kernel, turned on by Redfish, over and over broken off, as root
 	$(ROOT_TESTS) $(TOGETHER) tests/provision
+	$(ROOT_TESTS) $(ALONE) tests/provision
 
 lint: setup ## ruff and mypy
 	$(RUN) ruff check
