@@ -12,16 +12,28 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from ipaddress import ip_address, ip_interface
 from itertools import permutations
 
 import pytest
-from scapy.contrib.geneve import GENEVE
-from scapy.layers.inet import IP
-from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
+from scapy.contrib.geneve import GENEVE, GeneveOptions
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6EchoReply,
+    ICMPv6EchoRequest,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+)
 from scapy.layers.l2 import GRE, Ether
 from scapy.layers.vxlan import VXLAN
+from scapy.packet import Packet
 
-from topo.capture import Capture
+from flows.nic_substrate import vtep_mac
+from flows.pipeline import Reason
+from topo import bpf, uplink_filter
+from topo.capture import Capture, send
 from topo.guest import Guest
 from topo.lab import Lab
 from topo.spec import UPLINK
@@ -43,6 +55,7 @@ ports:
 """
 GUESTS = ("vxlan", "geneve", "gre")
 SUBSTRATES = {"IPv4": ("192.0.2.1", "192.0.2.2", "192.0.2.3"), "IPv6": ("2001:db8::1", "2001:db8::2", "2001:db8::3")}
+MARK = b"what comes by the substrate"
 ENCAPS = {"vxlan": VXLAN, "geneve": GENEVE, "gre": GRE}
 
 
@@ -168,6 +181,56 @@ def test_nothing_of_a_guests_own_neighbour_discovery_reaches_the_substrate(three
     for packet in inner:
         assert packet.haslayer(ICMPv6EchoRequest) or packet.haslayer(ICMPv6EchoReply)
         assert {packet[IPv6].src, packet[IPv6].dst} == {"fd00::11", "fd00::12"}
+
+
+def udp(port: int) -> Packet:
+    return UDP(sport=50000, dport=port, chksum=0)
+
+
+OF_HOSTS: dict[str, Packet] = {
+    "vxlan": udp(4789) / VXLAN(flags=8, vni=5001),
+    "geneve": udp(6081) / GENEVE(vni=5001, proto=0x6558),
+    "gre": GRE(key_present=1, key=5001, proto=0x6558),
+}
+OF_NOBODY: dict[str, Packet] = {
+    "vxlan": udp(4789) / VXLAN(flags=0x0C, vni=5001),
+    "geneve": udp(6081) / GENEVE(vni=5001, proto=0x6558, options=GeneveOptions(classid=0x0102, type=0x80)),
+    "gre": GRE(key_present=1, seqnum_present=1, key=5001, proto=0x6558),
+}
+"""Tunnel headers that hosts write, and such as none does."""
+EXTENSIONS: list[Packet] = [IPv6ExtHdrDestOpt(), IPv6ExtHdrHopByHop(), IPv6ExtHdrFragment()]
+
+
+def tunnelled(header: Packet, source: Guest, target: Guest) -> bytes:
+    """A packet from one guest to another, behind this header, from host to host."""
+    here, there = (str(ip_interface(guest.host.spec.vtep).ip) for guest in (source, target))
+    outer = Ether(src=vtep_mac(ip_address(here)), dst=vtep_mac(ip_address(there)))
+    outer /= IPv6(src=here, dst=there) if ":" in here else IP(src=here, dst=there)
+    inner = Ether(src=source.spec.mac, dst=target.spec.mac) / IPv6(src=source.ipv6, dst=target.ipv6, nh=59) / MARK
+    return bytes(outer / header / inner)
+
+
+@pytest.mark.parametrize("target", GUESTS)
+def test_the_filter_ahead_of_the_uplink_lets_in_what_hosts_write_and_nothing_else(three: Lab, target: str) -> None:
+    guest, others = three.guest(target), [three.guest(name) for name in GUESTS if name != target]
+    host, six = guest.host, ":" in guest.host.spec.vtep
+    right = OF_HOSTS[target]
+    wrong = [OF_NOBODY[target], *(extension / right for extension in EXTENSIONS if six)]
+    uplink_filter.attach(host.namespace, UPLINK)
+    try:
+        with guest.capture("in") as seen:
+            frames = [tunnelled(header, others[0], guest) for header in (*wrong, right)]
+            send(three.substrate, f"h{host.spec.number}", *frames)
+            seen.wait_for(lambda frame: MARK in frame)
+            for other in others:
+                assert other.ping(guest.ipv6)
+                assert other.ping(guest.ip)
+        assert sum(MARK in frame for frame in seen.frames) == 1
+        counted = uplink_filter.counted(bpf.attached(host.namespace)[UPLINK])
+        found = {reason: each.packets for reason, each in counted.items() if each.packets}
+        assert found == {Reason.FILTER_TUNNELS: len(wrong)}
+    finally:
+        host.run(["ip", "link", "set", "dev", UPLINK, "xdp", "off"])
 
 
 def test_a_switch_that_restarts_is_found_again(three: Lab) -> None:
