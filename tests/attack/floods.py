@@ -1,4 +1,4 @@
-"""Floods of random headers, as values: which bytes of a guest's frame are random."""
+"""Floods of random headers, as values: which bytes of a guest's or a neighbour's frame are random."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 from scapy.layers.inet import TCP
 from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6ND_RA, ICMPv6NDOptSrcLLAddr
-from scapy.layers.l2 import ARP, Dot1Q
+from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from tests.attack.case import ATTACKER
@@ -19,13 +19,18 @@ from tests.attack.setting import (
     DB,
     ECHO_REPLY,
     ECHO_REPLY6,
+    HOSTS,
+    NEIGHBOUR_MAC,
     UNMAPPED,
     UNMAPPED_IPV6,
     WEB,
+    B,
     eth,
+    inner,
     ip,
     ip6,
     solicited_node,
+    wrapped,
 )
 
 MARKER: Final = b"a flood of random headers"
@@ -59,6 +64,28 @@ class Flood:
             for start, end in self.spans:
                 frame[start:end] = chance.randbytes(end - start)
             yield bytes(frame)
+
+
+def summed_up(frame: bytes) -> bytes:
+    """An IP packet with the checksums that it should have: the tracker makes nothing of others."""
+    whole = bytearray(frame)
+    begins, ends, proto = (
+        (34, slice(26, 34), frame[23]) if frame[12:14] == b"\x08\x00" else (54, slice(22, 54), frame[20])
+    )
+    if begins == 34:
+        whole[24:26] = bytes(2)
+        whole[24:26] = _checksum(whole[14:34])
+    if at := {6: 16, 17: 6}.get(proto):
+        at += begins
+        whole[at : at + 2] = bytes(2)
+        pseudo = whole[ends] + len(whole[begins:]).to_bytes(4) + proto.to_bytes(4)
+        whole[at : at + 2] = _checksum(pseudo + whole[begins:])
+    return bytes(whole)
+
+
+def _checksum(data: bytes | bytearray) -> bytes:
+    """RFC 1071: words are added as the remainder of what they make together when it is divided by 65535."""
+    return (0xFFFF - int.from_bytes(data + bytes(len(data) % 2)) % 0xFFFF).to_bytes(2)
 
 
 TO_DB = ("db", "host-a uplink out", "host-b uplink in")
@@ -110,6 +137,29 @@ FLOODS = [
     Flood("everything after the source MAC", eth(type=0x0800) / Raw(bytes(60)), ((0, 6), (12, 74))),
     Flood("everything", eth(type=0x0800) / Raw(bytes(60)), ((0, 74),)),
 ]
+
+MANY: Final = 1000
+"""Frames of a flood from the substrate."""
+_EACH: Final = MANY + FEW
+"""An entry for each: a limit of docs/security.md."""
+_ON_WIRE: Final = ("host-b uplink in",)
+_WRAPPED: Final = wrapped(inner())
+# Of a Geneve packet over IPv4: outer source at 26, Geneve's header at 42, the VNI at 46; in it MACs at 50, IPv4 at 64.
+FROM_SUBSTRATE = [
+    Flood("outer ethertype", Ether(src=NEIGHBOUR_MAC, dst=B.mac, type=0x88B5) / Raw(bytes(46)), ((12, 14),)),
+    Flood("outer source", _WRAPPED, ((26, 30),), seen=_ON_WIRE),
+    Flood("outer destination MAC", _WRAPPED, ((0, 6),), seen=tuple(f"{name} uplink in" for name in HOSTS)),
+    Flood("tunnel header", _WRAPPED, ((42, 50),)),
+    Flood("VNI", _WRAPPED, ((46, 49),), _EACH, seen=_ON_WIRE),
+    Flood("inner destination MAC", _WRAPPED, ((50, 56),), _EACH, seen=(*_ON_WIRE, "db")),
+    Flood("inner source MAC", _WRAPPED, ((56, 62),), seen=(*_ON_WIRE, "db")),
+    Flood("inner ethertype", _WRAPPED, ((62, 64),), _EACH, seen=_ON_WIRE),
+    Flood("inner source", _WRAPPED, ((76, 80),), seen=_ON_WIRE),
+    Flood("inner destination", _WRAPPED, ((80, 84),), seen=_ON_WIRE),
+    Flood("rest of the inner IPv4 header", _WRAPPED, ((65, 66), (68, 69), (72, 73)), seen=(*_ON_WIRE, "db")),
+    Flood("everything inside", _WRAPPED, ((50, 92),), _EACH, seen=_ON_WIRE),
+]
+"""What a neighbour on the substrate sends to host-b, as from host-a."""
 _FILTERED: Final = re.compile(r"ARP|solicitation|advertisement|type|VLAN|protocol|everything")
 STORMS: Final = {
     "of every kind": FLOODS,

@@ -18,7 +18,7 @@ from scapy.layers.inet import TCP, UDP
 from scapy.packet import Packet
 
 from tests.attack.case import ATTACKER
-from tests.attack.floods import FLOODS, Flood
+from tests.attack.floods import FLOODS, Flood, summed_up
 from tests.attack.setting import GUESTS, LOG, MAPPING, NEAR, eth, ip, ip6
 from tests.attack.test_flood import BURST, FRAMES, mask
 from tests.conftest import Figure
@@ -116,33 +116,11 @@ def test_a_flood_where_ports_have_groups_makes_few_entries_of_the_cache(lab: Lab
 
 
 def _send(lab: Lab, flood: Flood, count: int) -> None:
-    frames = list(map(_summed_up, flood.frames(count)))
+    frames = list(map(summed_up, flood.frames(count)))
     for start in range(0, count, BURST):
         lab.guest(ATTACKER).send(*frames[start : start + BURST])
         # Not too many at once; and others go on. The flooder itself may be answered no more.
         assert lab.guest("near").ping(LOG.ip, seconds=5)
-
-
-def _summed_up(frame: bytes) -> bytes:
-    """With the checksums that it should have: the tracker makes nothing of others."""
-    whole = bytearray(frame)
-    begins, ends, proto = (
-        (34, slice(26, 34), frame[23]) if frame[12:14] == b"\x08\x00" else (54, slice(22, 54), frame[20])
-    )
-    if begins == 34:
-        whole[24:26] = bytes(2)
-        whole[24:26] = _checksum(whole[14:34])
-    if at := {6: 16, 17: 6}.get(proto):
-        at += begins
-        whole[at : at + 2] = bytes(2)
-        pseudo = whole[ends] + len(whole[begins:]).to_bytes(4) + proto.to_bytes(4)
-        whole[at : at + 2] = _checksum(pseudo + whole[begins:])
-    return bytes(whole)
-
-
-def _checksum(data: bytes | bytearray) -> bytes:
-    """RFC 1071: words are added as the remainder of what they make together when it is divided by 65535."""
-    return (0xFFFF - int.from_bytes(data + bytes(len(data) % 2)) % 0xFFFF).to_bytes(2)
 
 
 def _entries(host: Host) -> list[str]:
