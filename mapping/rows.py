@@ -27,7 +27,7 @@ from mapping.model import (
     peers_named,
 )
 from mapping.schema import Json
-from mapping.security_rules import parse_rule
+from mapping.security_rules import parse_rule, show_rule
 
 Row = dict[str, Json]
 Tables = MappingABC[str, MappingABC[RowId, Row]]
@@ -162,8 +162,11 @@ def _reference(uuid: RowId | None) -> Json:
     return ["set", []] if uuid is None else ["uuid", uuid]
 
 
-def raw(value: Port | Mapping) -> Row:
+def raw(value: SecurityGroup | Port | Mapping) -> Row:
     """The row that `parse_row` made this of."""
+    if isinstance(value, SecurityGroup):
+        rules = ["set", [show_rule(rule) for rule in value.rules]]
+        return {"name": value.name, "vpc": ["uuid", value.vpc], "stateless": value.stateless, "rules": rules}
     if isinstance(value, Mapping):
         return {"vpc": ["uuid", value.vpc], "ip": value.ip, "port": ["uuid", value.port]}
     return {

@@ -18,7 +18,7 @@ DEFAULT_REMOTE: Final = "unix:/run/lockgate/mapping.sock"
 Json = Any
 """A value as RFC 7047 writes it in JSON; its shape depends on the column."""
 
-_ZERO: Final[dict[str, Any]] = {"string": "", "integer": 0}
+_ZERO: Final[dict[str, Any]] = {"string": "", "integer": 0, "boolean": False}
 
 
 def version() -> str:

@@ -12,7 +12,6 @@ from typing import Any, Self, TypeVar
 from mapping import schema
 from mapping.model import RowId, Snapshot
 from mapping.rows import raw
-from mapping.security_rules import show_rule
 from mapping.session import Message, Session
 from topo.ovs import end
 
@@ -129,10 +128,8 @@ def insert(world: Snapshot) -> list[Operation]:
         row |= {"mtu": vpc.mtu} if vpc.mtu else {}
         row |= {"subnets": ["set", [str(subnet) for subnet in vpc.subnets]]}
         rows.append(("Vpc", vpc.uuid, row))
-    for group in world.groups.values():
-        row = {"name": group.name, "vpc": ref(group.vpc), "stateless": group.stateless}
-        row |= {"rules": ["set", [show_rule(rule) for rule in group.rules]]}
-        rows.append(("SecurityGroup", group.uuid, row))
+    groups = world.groups.values()
+    rows += [("SecurityGroup", group.uuid, {**raw(group), "vpc": ref(group.vpc)}) for group in groups]
     for port in world.ports.values():
         row = {"name": port.name, "vpc": ref(port.vpc), "mac": port.mac, "device": port.device}
         seats = {"host": port.host, "moving_to": port.moving_to, "previous_host": port.previous_host}

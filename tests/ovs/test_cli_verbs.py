@@ -196,7 +196,8 @@ def test_an_edit_does_not_overwrite_what_others_did_meanwhile(
 
 
 def test_watch_shows_each_change_as_it_comes(example: Lockgate) -> None:
-    words = ["--db", example.remote, "watch", "ports", "--json"]
+    example("group", "add", "web", "--vpc", "blue", "--rule", "to_guest tcp 80 from any")
+    words = ["--db", example.remote, "watch", "--json"]
     before = _monitors(example)
     with subprocess.Popen([sys.executable, "-uc", ATTENTIVE, *words], stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout
@@ -204,14 +205,19 @@ def test_watch_shows_each_change_as_it_comes(example: Lockgate) -> None:
             wait_until(lambda: _monitors(example) > before, 10, "the watcher to follow")
             example("vpc", "add", "red", "--vni", "7", "--subnet", "10.0.0.0/24")
             example("port", "unbind", "blue-web")
-            line = watching.stdout.readline()
-            shapes.check("watch", line)
-            told = json.loads(line)
+            example("group", "allow", "web", "to_guest tcp 443 from any")
+            lines = [watching.stdout.readline() for _ in range(3)]
+            for line in lines:
+                shapes.check("watch", line)
+            told = [json.loads(line) for line in lines]
         finally:
             watching.send_signal(signal.SIGINT)
             code = watching.wait(10)
-    assert (told["config_seq"], code) == (3, 130)
-    assert [(edit["key"], edit["after"]["host"]) for edit in told["edits"]] == [(["blue-web"], None)]
+    assert ([each["config_seq"] for each in told], code) == ([3, 4, 5], 130)
+    vpc, port, group = (edit for each in told for edit in each["edits"])
+    assert vpc["key"] == ["red"]
+    assert (port["key"], port["after"]["host"]) == (["blue-web"], None)
+    assert (group["key"], len(group["after"]["rules"])) == (["web"], 2)
 
 
 def _monitors(example: Lockgate) -> int:

@@ -100,9 +100,9 @@ def test_an_empty_database_is_in_sync(replica: Replica) -> None:
 
 
 FILES = st.builds(
-    lambda subnets, ports, encap: (
+    lambda subnets, ports, encap, groups: (
         f"vpcs:\n  blue: {{vni: 1, subnets: [{', '.join(sorted(subnets))}]}}\n"
-        f"hosts:\n  a: {{vtep: 192.0.2.1, encap: {encap}}}\nports:\n"
+        f"hosts:\n  a: {{vtep: 192.0.2.1, encap: {encap}}}\n{groups}ports:\n"
         + "".join(
             f"  p{number}: {{vpc: blue, mac: '02:00:00:00:00:0{number}', addresses: [10.0.0.1{address}]"
             f"{', host: a' if bound else ''}}}\n"
@@ -112,6 +112,13 @@ FILES = st.builds(
     st.sets(st.sampled_from(["10.0.1.0/24", "10.0.2.0/24", "10.9.0.0/16"])).map(lambda more: {"10.0.0.0/24", *more}),
     st.permutations([1, 2, 3]),
     st.sampled_from(["vxlan", "geneve", "gre"]),
+    st.builds(
+        lambda stateless, rules: (
+            f"groups:\n  web: {{vpc: blue, stateless: {str(stateless).lower()}, rules: [{', '.join(rules)}]}}\n"
+        ),
+        st.booleans(),
+        st.sets(st.sampled_from(["to_guest tcp 80 from any", "from_guest any to group web", "to_guest 47 from any"])),
+    ),
 )
 REPORTS = st.dictionaries(st.sampled_from(["no_mapping", "spoofed_ip", "not_here"]), st.integers(0, 99))
 
@@ -132,7 +139,9 @@ def test_it_holds_what_the_server_holds(server: Server, replica: Replica, steps:
         assert fresh.wait_in_sync(WITHIN_MS)
         assert replica.tables == fresh.tables
         assert replica.snapshot == fresh.snapshot
+        assert replica.content() == fresh.content()
         fresh.session.close()
+    assert replica.session.generation == 1, "it has begun anew"
 
 
 def test_deleted_rows_go(server: Server, replica: Replica) -> None:
