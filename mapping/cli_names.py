@@ -69,10 +69,13 @@ def none_such(table: str, key: Key, there: Iterable[Key]) -> str:
 
 
 def with_addresses(content: Content, table: str, found: dict[Key, Row]) -> dict[str, dict[Key, Row]]:
-    """These rows and, of ports, their addresses; of addresses, their ports: as a file has them."""
+    """These rows and, of ports, their addresses; of addresses, their ports: as a file has them.
+
+    Such a port comes with all of its addresses: those that a file does not list are taken from it.
+    """
     if table == "Mapping":
         ports = {str(row["port"]) for row in found.values()}
-        return {"Port": {key: row for key, row in content["Port"].items() if key[0] in ports}, "Mapping": found}
+        table, found = "Port", {key: row for key, row in content["Port"].items() if key[0] in ports}
     if table != "Port":
         return {table: found}
     addresses = {key: row for key, row in content["Mapping"].items() if (str(row["port"]),) in found}

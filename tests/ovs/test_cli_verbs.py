@@ -171,6 +171,15 @@ def test_edit_applies_what_the_editor_leaves(
     assert "editor /nowhere/ed: No such file" in example("edit", "port", "blue-web", code=1).err
 
 
+def test_who_edits_an_address_keeps_the_others_of_its_port(example: Lockgate, monkeypatch: pytest.MonkeyPatch) -> None:
+    example("mapping", "add", "blue", "10.0.0.21", "blue-web")
+    assert "addresses: [10.0.0.11, 10.0.0.21]" in example("get", "mapping", "blue/10.0.0.21", "--yaml").out
+    editor(monkeypatch, "10.0.0.21", "10.0.0.22")
+    example("edit", "mapping", "blue/10.0.0.21")
+    told = example("describe", "port", "blue-web", "--json").json
+    assert {address["ip"] for address in told["addresses"]} == {"10.0.0.11", "10.0.0.22"}
+
+
 def test_a_group_is_edited_as_a_file_has_it(example: Lockgate, monkeypatch: pytest.MonkeyPatch) -> None:
     example("group", "add", "web", "--vpc", "blue", "--rule", "to_guest tcp 443 from any")
     assert "rules: [to_guest tcp 443 from any]" in example("get", "group", "web", "--yaml").out
