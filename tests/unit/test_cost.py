@@ -29,10 +29,26 @@ def work(do: Callable[[], object]) -> int:
     """Bytecodes that are run."""
     count = 0
 
-    def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
+    def counted(*_: object) -> None:
         nonlocal count
+        count += 1
+
+    if sys.version_info >= (3, 12):  # from here on a trace misses those of code that has not been traced before
+        monitoring = sys.monitoring
+        monitoring.use_tool_id(monitoring.PROFILER_ID, "work")
+        monitoring.register_callback(monitoring.PROFILER_ID, monitoring.events.INSTRUCTION, counted)
+        monitoring.set_events(monitoring.PROFILER_ID, monitoring.events.INSTRUCTION)
+        try:
+            do()
+        finally:
+            monitoring.set_events(monitoring.PROFILER_ID, monitoring.events.NO_EVENTS)
+            monitoring.free_tool_id(monitoring.PROFILER_ID)
+        return count
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        count += event == "opcode"
+        if event == "opcode":
+            counted()
         return trace
 
     before = sys.gettrace()
