@@ -33,7 +33,7 @@ from topo.lab import Lab
 from topo.spec import CONTROL_IP, CONTROL_NETWORK
 
 WEB, DB = "10.0.0.11", "10.0.0.12"
-MAC = "02:00:00:00:00:11"
+MAC, DB_MAC = "02:00:00:00:00:11", "02:00:00:00:00:12"
 BMC = f"https://{CONTROL_IP}:{PORT}/redfish/v1/Systems/{UUID}"
 MAPPING = f"""\
 vpcs:
@@ -43,7 +43,7 @@ hosts:
   host-b: {{vtep: 192.0.2.2, encap: geneve, bmc: "{{bmc}}"}}
 ports:
   web: {{vpc: blue, mac: "{MAC}", addresses: [{WEB}]}}
-  db: {{vpc: blue, mac: "02:00:00:00:00:12", host: host-b, addresses: [{DB}]}}
+  db: {{vpc: blue, mac: "{DB_MAC}", host: host-b, addresses: [{DB}]}}
 """
 """2 hosts, 1 VPC; db on host-b; web, which is to be provisioned on host-a."""
 
@@ -213,4 +213,4 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tool, Em
 @pytest.fixture(scope="session")
 def guest_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Linux that sends from web's address at once, and asks for it by DHCP."""
-    return image.build(Path(sys.prefix, "guest-image"), tmp_path_factory.mktemp("image"), WEB, DB)
+    return image.build(Path(sys.prefix, "guest-image"), tmp_path_factory.mktemp("image"), WEB, (DB, DB_MAC))

@@ -35,8 +35,10 @@ for module in {modules}; do insmod /modules/$module.ko; done
 ip link set lo up
 ip link set eth0 up
 ip addr add {address}/24 dev eth0
-# From the first moment on, and for ever: it must come to nothing before the rules are there.
-(while true; do ping -c 1 -W 1 {peer}; usleep 20000; done) >/dev/null 2>&1 &
+# From the first moment on, and for ever: it must come to nothing before the rules are there. It asks for no MAC, and
+# waits for no answer: there is a packet in any moment that a port is open.
+arp -s {peer} {peer_mac}
+(while true; do ping -c 1 -W 1 {peer} & usleep 50000; done) >/dev/null 2>&1 &
 udhcpc -i eth0 -q -n -t 20 -T 1 -s /lease >/dev/ttyS0 2>&1
 ip addr show eth0 >/dev/ttyS0
 while true; do sleep 60; done
@@ -57,8 +59,11 @@ label linux
 """
 
 
-def build(kept: Path, folder: Path, address: str, peer: str) -> Path:
-    """The image, in `folder`; the guest is to have `address`, and pings `peer`. What is downloaded stays in `kept`."""
+def build(kept: Path, folder: Path, address: str, peer: tuple[str, str]) -> Path:
+    """The image, in `folder`; the guest is to have `address`, and pings `peer`, of which it knows IP address and MAC.
+
+    What is downloaded stays in `kept`.
+    """
     unpacked = _unpacked(kept)
     tree = folder / "tree"
     tree.mkdir()
@@ -67,7 +72,7 @@ def build(kept: Path, folder: Path, address: str, peer: str) -> Path:
     shutil.copy(unpacked / "usr/lib/ISOLINUX/isolinux.bin", tree)
     shutil.copy(unpacked / "usr/lib/syslinux/modules/bios/ldlinux.c32", tree)
     (tree / "isolinux.cfg").write_text(_ISOLINUX)
-    init = _INIT.format(modules=" ".join(_MODULES), address=address, peer=peer)
+    init = _INIT.format(modules=" ".join(_MODULES), address=address, peer=peer[0], peer_mac=peer[1])
     with gzip.open(tree / "initrd", "wb", compresslevel=1) as initrd:
         initrd.write(b"".join(_cpio(_files(unpacked, init))))
     image = folder / "guest.iso"

@@ -20,7 +20,7 @@ from provision.record import Step
 from provision.redfish import Credentials, RedfishMachine
 from tests.conftest import Figure
 from tests.provision import liar
-from tests.provision.conftest import BMC, MAC, Tool, begun, kill_at, stopped
+from tests.provision.conftest import BMC, MAC, Tool, kill_at, stopped
 from tests.provision.emulator import PORT, UUID, Emulator
 from topo import netns
 from topo.capture import Capture
@@ -135,10 +135,15 @@ def test_a_guest_that_sends_at_once_reaches_nothing_before_its_rules_are_confirm
         emulator.turn_on(url)
         wait_until(lambda: from_machine(tool) > sent + 10, BOOTED, "the guest to send")
         assert to_nic(tool) == nic
-        with begun(tool, Step.CHECK, "provision", "web", "--host", "host-a", "--image", url) as process:
+        words = ("provision", "web", "--host", "host-a", "--image", url)
+        # It sends until it is turned off, and, the rules being there, nothing until it is told to be on again.
+        kill_at(tool, Step.BIND, *words)
+        sent, starts = from_machine(tool), emulator.starts
+        with stopped(tool, Step.POWER_ON, *words) as ended:
             assert to_nic(tool) == nic, "a frame of the guest before its rules were confirmed"
-            process.communicate(timeout=400)
-    assert process.returncode == 0
+            assert (from_machine(tool), emulator.starts) == (sent, starts), "it was on"
+            assert tool.bound() == "host-a"
+    assert ended.status == 0
     assert to_nic(tool) > nic
     tool("release", "web")
 
