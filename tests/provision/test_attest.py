@@ -206,6 +206,24 @@ def test_the_unit_closes_the_port_when_its_file_says_so(lab_tool: Tool, tmp_path
     assert tool.bound("db") is None
 
 
+def test_only_a_host_that_is_a_tenants_is_condemned_and_no_run_has_it_then(lab_tool: Tool, tmp_path: Path) -> None:
+    tool = lab_tool
+    tool(*Program(tmp_path).words)
+    with Writer([tool.lab.control.remote]) as writer:
+        writer.record([{"op": "update", "table": "Provision", "where": [], "row": {"owner": "other@elsewhere:1"}}])
+        ledger = Ledger(writer)
+        ledger.condemn("host-b", "another")
+        assert tool.record()["state"] == "active"
+        for problem in ("first", "second"):
+            ledger.condemn("host-a", problem)
+            record = ledger.of("host-a")
+            assert record
+            assert (record.state, record.problem, record.owner) == ("failed", "first", "")
+        tool("release", "web")
+        ledger.condemn("host-a", "third")
+    assert state(tool)[::3] == ("available", None)
+
+
 def test_a_host_that_cannot_be_asked_is_an_alarm_and_no_end(lab_tool: Tool, tmp_path: Path) -> None:
     tool = lab_tool
     host = tool.lab.hosts["host-b"]
