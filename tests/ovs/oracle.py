@@ -59,9 +59,12 @@ class Oracle:
             for address in port.get("addresses", [])
         }
         """(VPC, address) -> port. A port without a host maps nowhere."""
+        self.tracked: list[tuple[str, str]] = []
+        """Of the last frame: the ports, by host and device, in whose zones the tracker was asked."""
 
     def from_guest(self, host: str, device: str, frame: Frame, states: tuple[str, str]) -> Verdict:
         """A frame that a guest sends."""
+        self.tracked.clear()
         if frame.tag:
             return _dropped(host, Reason.VLAN_TAGGED)
         port = next((each for each in self.ports.values() if _seat(each) == (host, device)), None)
@@ -203,7 +206,7 @@ class Oracle:
         if self._version(there) != self._version(host):
             return _dropped(host, Reason.VTEP_MISMATCH)
         outer = Outer(self._encap(there), self.hosts[host]["vtep"], self.hosts[there]["vtep"], frame, self._vni(vpc))
-        return self.from_wire(there, outer, state)
+        return self._from_wire(there, outer, state)
 
     def _version(self, host: str) -> int:
         return ip_address(self.hosts[host]["vtep"]).version
@@ -228,6 +231,10 @@ class Oracle:
 
     def from_wire(self, host: str, outer: Outer, state: str) -> Verdict:
         """A frame that the substrate brings to a host."""
+        self.tracked.clear()
+        return self._from_wire(host, outer, state)
+
+    def _from_wire(self, host: str, outer: Outer, state: str) -> Verdict:
         vtep = self.hosts[host]["vtep"]
         if outer.tag:
             return _dropped(host, Reason.VLAN_TAGGED)
@@ -290,6 +297,7 @@ class Oracle:
 
     def from_kernel(self, host: str, outer: Outer) -> Verdict:
         """A frame that the host's kernel sends from its VTEP."""
+        self.tracked.clear()
         vtep = self.hosts[host]["vtep"]
         if outer.tag:
             return _dropped(host, Reason.VLAN_TAGGED)
@@ -309,6 +317,8 @@ class Oracle:
         if not groups:
             return True
         stateful = any(not group.get("stateless") for group in groups)
+        if stateful:
+            self.tracked.append((port["host"], port["device"]))
         if stateful and state == "inv":
             return False
         if stateful and "rel" in state:

@@ -39,7 +39,7 @@ _RULE_PORTS: Final = (
 )
 _STATES: Final = (("new", "new"),) * 5 + (("est", "est"),) * 2 + (("est,rpl", "est,rpl"),) * 3
 _ODD_STATES: Final = (("rel", "rel"), ("rel,rpl", "rel,rpl"), ("inv", "inv"), ("new", "est,rpl"), ("est,rpl", "new"))
-_GROUPS: Final = {"g1": "blue", "g2": "blue", "g3": "red", "g4": "blue"}
+_GROUPS: Final = {"g1": "blue", "g2": "blue", "g3": "red", "g4": "blue", "g5": "red"}
 
 
 class Sent(NamedTuple):
@@ -87,7 +87,7 @@ def documents(draw: st.DrawFn) -> Document:
         ]
         taken |= {(vpc, address) for address in port["addresses"]}
         port["allowed"] = _allowed(pick, vpcs[vpc])
-        port["groups"] = sorted({pick([*groups]) for _ in range(pick([0, 1, 0, 1, 2]))})
+        port["groups"] = sorted({pick([*groups]) for _ in range(pick([1, 0, 1, 2]))})
         port["groups"] = [name for name in port["groups"] if groups[name]["vpc"] == vpc]
         ports[f"p{number}"] = port
     return {"hosts": hosts, "vpcs": vpcs, "groups": groups, "ports": ports}

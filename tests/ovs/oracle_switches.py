@@ -129,8 +129,9 @@ class Switch:
         bridges.build(self.ovs.vsctl, made)
         for tunnel in ("t-vxlan", "t-geneve", "t-gre"):
             self.ovs.vsctl("remove", "Interface", tunnel, "options", "local_ip")
-        for device in DEVICES:
-            bridges.plug(self.ovs.vsctl, device)
+        # In another order on each, so that a device has not the same number, and so the same zone, everywhere.
+        for at in range(len(DEVICES)):
+            bridges.plug(self.ovs.vsctl, DEVICES[(at + number) % len(DEVICES)])
         self.mac = vtep_mac(VTEPS[host][0])
         self.unixctl = Unixctl(self.ovs)
         for version, net, size in ((4, "192.0.2.0/24", 24), (6, "2001:db8::/64", 64)):
@@ -182,6 +183,8 @@ class Switches:
         self.hosts = {host: Switch(folder / host, host) for host in HOSTS}
         self.traces: list[str] = []
         """What the switches said of the last frame."""
+        self.tracked: list[tuple[str, str]] = []
+        """Of it: the ports, by host and device, whose zones the tracker was asked about, or told to keep it in."""
         self.asked = 0
         self._rows = Snapshot()
 
@@ -197,19 +200,23 @@ class Switches:
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda switch: switch.program(rows), self.hosts.values()))
 
-    def from_guest(self, host: str, device: str, frame: Frame, states: tuple[str, str]) -> Verdict:
+    def _begin(self) -> None:
         self.traces.clear()
+        self.tracked.clear()
+
+    def from_guest(self, host: str, device: str, frame: Frame, states: tuple[str, str]) -> Verdict:
+        self._begin()
         return self._follow(host, BR_GUEST, f"in_port={device}", frame_bytes(frame), states)
 
     def from_wire(self, host: str, outer: Outer, state: str) -> Verdict:
-        self.traces.clear()
+        self._begin()
         # Open vSwitch believes a tunnel packet's source MAC (docs/security.md), and would then send there.
         known = any(outer.src in vteps for vteps in VTEPS.values())
         src = vtep_mac(outer.src) if known else "0a:00:00:00:00:99"
         return self._from_wire(host, outer, outer_bytes(outer, src, self.hosts[host].mac), state)
 
     def from_kernel(self, host: str, outer: Outer) -> Verdict:
-        self.traces.clear()
+        self._begin()
         data = outer_bytes(outer, self.hosts[host].mac, "0a:00:00:00:00:99")
         return self._follow(host, BR_NIC, "in_port=LOCAL", data, ())
 
@@ -236,6 +243,7 @@ class Switches:
         if len(states) > 1 and zones and own_zone not in zones[0]:
             # The sender's port tracks nothing: the first tracker that is asked is the receiver's.
             said = self._trace(switch, bridge, came, data, states[1:])
+        self._note_zones(switch, said, len(data))
         larger = _larger(said, len(data))
         reasons = [] if larger else _REASON.findall(said)
         left, punted = _carried_out(said, data)
@@ -246,6 +254,15 @@ class Switches:
             return Verdict(("too big" if larger else "asked") if punted else "nothing", host, device)
         (one,) = left
         return self._arrived(host, bridge, device, one, states[-1] if states else "new")
+
+    def _note_zones(self, switch: Switch, said: str, size: int) -> None:
+        devices = {str(switch.ofports[BR_GUEST][device]): device for device in DEVICES}
+        for name, inside in _in_order(said, size):
+            if name == "ct":
+                found = re.search(r"zone=(\d+)", inside)
+                port = switch.host, devices.get(found[1], found[1]) if found else "zone 0"
+                if port not in self.tracked:
+                    self.tracked.append(port)
 
     def _trace(self, switch: Switch, bridge: str, came: str, data: bytes, states: tuple[str, ...]) -> str:
         self.asked += 1

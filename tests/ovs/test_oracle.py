@@ -56,6 +56,7 @@ def assert_valid(document: Document) -> str:
 
 def test_the_switches_agree_with_what_the_documents_say(switches: Switches, figure: Figure) -> None:
     met: Counter[str] = Counter()
+    tracked: Counter[tuple[tuple[str, str], ...]] = Counter()
 
     @settings(
         max_examples=DOCUMENTS,
@@ -73,9 +74,11 @@ def test_the_switches_agree_with_what_the_documents_say(switches: Switches, figu
         for sent in data.draw(st.lists(frames(document), min_size=FRAMES, max_size=FRAMES)):
             expected, found = judged(oracle, sent), judged(switches, sent)
             trace = "\n\n".join(switches.traces)
-            assert found == expected, (
-                f"{sent}\nsay the documents: {expected}\nsay the switches:  {found}\n{text}\n{trace}"
+            assert (found, switches.tracked) == (expected, oracle.tracked), (
+                f"{sent}\nsay the documents: {expected}, tracked for {oracle.tracked}\n"
+                f"say the switches:  {found}, tracked for {switches.tracked}\n{text}\n{trace}"
             )
+            tracked[tuple(oracle.tracked)] += 1
             met[expected.reason or expected.what] += 1
 
     of_tables = {*reasons(BR_GUEST), *reasons(BR_NIC)} - METERED
@@ -84,5 +87,8 @@ def test_the_switches_agree_with_what_the_documents_say(switches: Switches, figu
     for turn in range(TURNS):
         if not met.keys() >= wanted_all:
             seed(turn)(agree)()
+    both_ends = sum(count for ports, count in tracked.items() if len(ports) > 1)
+    figure("frames in zones of the tracker", sum(tracked.values()) - tracked[()], f"of both ends {both_ends}")
     figure("frames", sum(met.values()), f"of which {dict(met.most_common())}; {switches.asked} traces")
     assert met.keys() >= wanted_all
+    assert both_ends
