@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from controller import icmp
 from controller.icmp import Problem
 from controller.punted import Punted
+from flows.guest_ipv6 import ROUTER_LINK_LOCAL
 from mapping.model import IPAddress, Vpc
 
 
@@ -37,8 +38,10 @@ def _say(punted: Punted, problem: Problem, mtu: int = 0) -> Iterator[bytes]:
 
 
 def router_for(vpc: Vpc, source: IPAddress) -> IPAddress | None:
-    """The router's address on the subnet of this source or, if it is of none, on the first of its family."""
+    """The router's address on the subnet, or link, of this source or, if it is of none, on the first of its family."""
     routers = [(subnet, router) for subnet, router in zip(vpc.subnets, vpc.routers(), strict=True)]
     of_family = [router for subnet, router in routers if subnet.version == source.version]
+    if source.version == 6 and source.is_link_local and of_family:
+        return ROUTER_LINK_LOCAL
     on_link = [router for subnet, router in routers if source in subnet]
     return next(iter([*on_link, *of_family]), None)

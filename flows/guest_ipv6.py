@@ -1,7 +1,8 @@
 """Rules of br-guest for IPv6: only what is the port's own gets past; neighbour discovery (RFC 4861) is answered here.
 
 A guest may have any link-local address (RFC 4291, RFC 7217): it may ask for neighbours, and for its configuration
-(`guest_dhcp`), from it, because the answer goes back to its own port alone, and nobody else ever sees the address.
+(`guest_dhcp`), from it, and ping its router, because the answer goes back to its own port alone, and nobody else ever
+sees the address.
 Whatever else it sends from there ends here. So do all other messages that never leave a link (MLD, advertisements,
 redirects): neighbours, routers and receivers are told by the mapping.
 
@@ -103,6 +104,8 @@ def of_host() -> Iterator[Flow]:
         match: FieldMatch = {ETH_TYPE: EthType.IPV6, IPV6_SRC: source}
         yield flow(IPV6_GUARD, PASS, match, [Goto(FROM_LINK.name)])
         yield flow(SELF_GUARD, LINK, match, drop(reason))
+    to_router: FieldMatch = {ETH_TYPE: EthType.IPV6, IPV6_SRC: LINK_LOCAL, IPV6_DST: int(ROUTER_LINK_LOCAL)}
+    yield flow(SELF_GUARD, BEFORE_LINK, to_router, [Goto("ROUTER")])
     yield flow(FROM_LINK, BEFORE_LINK, {ETH_DST: _BROADCAST, ETH_TYPE: EthType.IPV6}, [Goto(SELF_GUARD.name)])
     yield flow(FROM_LINK, LINK, icmpv6(Icmpv6.NEIGHBOUR_SOLICITATION), [Goto(ND_GUARD.name)])
     for message, reason in ENDS_HERE.items():

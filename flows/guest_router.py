@@ -29,6 +29,7 @@ from flows.fields import (
     ICMPV6_TYPE,
     IN_PORT,
     IP_PROTO,
+    IPV6_DST,
     SUBNET,
     TOO_BIG,
     TTL,
@@ -54,6 +55,7 @@ from flows.flow import (
     drop,
     flow,
 )
+from flows.guest_ipv6 import ROUTER_LINK_LOCAL
 from flows.meter import MeterKind, meter_id
 from flows.pipeline import BR_GUEST, TABLES, Reason, Table
 from flows.priority import NAMED_MISS, OWN, PASS
@@ -133,6 +135,10 @@ def of_vpc(vpc: Vpc, fleet_mtu: int) -> Iterator[Flow]:
         same: FieldMatch = {VNI: vpc.vni, SUBNET: number, ETH_TYPE: family.eth_type, family.src: net}
         yield flow(ON_LINK, PASS, same, [Goto(SIZE.name)])
         yield _pong(vpc, router)
+    if any(subnet.version == 6 for subnet in vpc.subnets):
+        on_link: FieldMatch = {VNI: vpc.vni, ETH_TYPE: EthType.IPV6, IPV6_DST: int(ROUTER_LINK_LOCAL)}
+        yield flow(ROUTE, OWN, on_link, [Goto(ROUTER.name)])
+        yield _pong(vpc, ROUTER_LINK_LOCAL)
     # Elsewhere is for br-nic, which has mappings, or has none.
     yield flow(ROUTE, NAMED_MISS, {VNI: vpc.vni}, [Goto(SIZE.name)])
     for version in sorted({subnet.version for subnet in vpc.subnets}):

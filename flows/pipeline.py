@@ -92,7 +92,7 @@ class Reason(enum.Enum):
     NEIGHBOUR_PROBE = 15, "another host's probe, sent to learn the way here before a guest needs it: harmless"
     LOCAL_NOT_TUNNEL = 16, "the host itself sent something to the substrate that is no tunnel packet"
     TO_ITSELF = 17, "a guest sent to an address of its own port"
-    LINK_LOCAL = 18, "a guest used a link-local address for more than to ask for a neighbour: harmless"
+    LINK_LOCAL = 18, "a guest used a link-local address for more than neighbours and its router: harmless"
     MLD = 19, "a guest said which IPv6 multicast it listens to, and none is carried: harmless"
     ROUTER_POSED = 21, "a guest posed as a router: it sent a router advertisement or a redirect"
     SPOOFED_ND = 22, "a guest's neighbour solicitation named a sender that is not its port"
@@ -247,8 +247,8 @@ GUEST_TABLES: Final = _bridge(BR_GUEST,
     ("DHCP", "To the controller, as often as the port's meter lets.",
      {IN_PORT}, set(), True,
      R.UNKNOWN_PORT, set()),
-    ("SELF_GUARD", "Nothing goes to the port that it is from, and nothing on from an address that is only its link's.",
-     {IN_PORT, ETH_TYPE, IP_DST, IPV6_SRC, IPV6_DST}, {"FROM_TRACK"}, False,
+    ("SELF_GUARD", "Nothing goes to the port that it is from; from an address of its link, only to the router.",
+     {IN_PORT, ETH_TYPE, IP_DST, IPV6_SRC, IPV6_DST}, {"FROM_TRACK", "ROUTER"}, False,
      R.SPOOFED_IP, {R.TO_ITSELF, R.LINK_LOCAL}),
     ("FROM_TRACK", "A port without security groups: on. With stateful ones: find the packet's connection.",
      {IN_PORT, ETH_TYPE}, {"FROM_RULES", PAST_GROUPS}, False,

@@ -7,7 +7,7 @@ TAG: Final = 300
 WRONG_BIT: Final = 200
 """Highest of 48 levels: a bit of a MAC that is wrong. Falls to WRONG_BIT - 47."""
 BEFORE_LINK: Final = 130
-"""What cannot be LINK, told by less than LINK looks at."""
+"""What LINK would take, and must not, or need not look at."""
 LINK: Final = 120
 """What never leaves a link, whoever it is from or for."""
 OWN: Final = 110

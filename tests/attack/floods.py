@@ -130,6 +130,7 @@ FLOODS = [
     Flood("target of a solicitation", _NS, ((62, 78),), RATED),
     Flood("link-local source of a solicitation", _ANSWERED, ((24, 38),), RATED, seen=(ATTACKER,)),
     Flood("reserved word of a solicitation", _ANSWERED, ((58, 62),), RATED, seen=(ATTACKER,)),
+    Flood("link-local source and destination", eth() / ip6("fe80::", "fe80::") / ECHO_REPLY6, ((24, 38), (40, 54))),
     Flood("IPv4 protocol", eth() / ip(proto=253), ((23, 24),), seen=(*TO_DB, *FROM_DB)),
     Flood("IPv6 protocol", eth() / ip6(nh=253), ((20, 21),), seen=(*TO_DB, *FROM_DB)),
     Flood("IPv6 protocol and destination", eth() / ip6(nh=253), ((20, 21), (38, 54))),

@@ -137,7 +137,7 @@ DESTINATIONS: Final = [
         *(_ping(dst=dst) for dst in (_ALL_NODES, "ff02::2", "ff02::fb", "ff05::1:3", "ff0e::1", "ff01::1")),
         eth("33:33:ff:00:00:12") / ip6(dst=solicited_node(DB.ipv6)) / ECHO_REPLY6,
     ),
-    guest("IPv6: to link-local", _NO_MAPPING, *(_ping(dst=dst) for dst in (DB.link_local, NEAR.link_local, "fe80::1"))),
+    guest("IPv6: to link-local", _NO_MAPPING, *(_ping(dst=dst) for dst in (DB.link_local, NEAR.link_local))),
     guest("IPv6: to loopback, or to nobody", _NO_MAPPING, _ping(dst="::1"), _ping(dst=_NOBODY)),
     guest(
         "IPv6: to IPv4 addresses of hosts and of the control network",

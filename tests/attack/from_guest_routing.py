@@ -21,6 +21,8 @@ from tests.attack.setting import (
     OTHER_SUBNET_IPV6,
     ROUTER,
     ROUTER_IPV6,
+    ROUTER_LINK_LOCAL,
+    WEB,
     eth,
     ip,
     ip6,
@@ -69,7 +71,13 @@ ROUTING: Final = [
         at_guest(Reason.TO_ROUTER),
         *(eth() / ip(dst=ROUTER) / each for each in (TCP(flags="S"), ECHO_REPLY, ICMP(type=13), ICMP(type=5))),
         eth(BROADCAST) / ip(dst=ROUTER, proto=89),
-        *(eth() / ip6(dst=ROUTER_IPV6) / each for each in (TCP(flags="S"), ECHO_REPLY6, ICMPv6EchoRequest(code=1))),
+        *(
+            eth() / ip6(src, dst) / each
+            for src, dst in ((WEB.ipv6, ROUTER_IPV6), (WEB.link_local, ROUTER_LINK_LOCAL))
+            for each in (TCP(flags="S"), ECHO_REPLY6, ICMPv6EchoRequest(code=1))
+        ),
+        eth() / ip6(dst=ROUTER_LINK_LOCAL) / ECHO_REPLY6,
+        eth() / ip6("fe80::1", "fe80::1") / ECHO_REPLY6,
     ),
     guest(
         "UDP to the router",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -147,6 +148,13 @@ def test_the_router_is_a_neighbour_and_says_that_it_is_one(three: Lab) -> None:
     assert not guest.ping("2001:db8:ffff::1", seconds=0.2)
     router = neighbours(guest)["fd00::1"]
     assert (router["lladdr"], "router" in router) == ("0a:00:5e:00:00:01", True)
+
+
+def test_the_router_answers_on_the_link_and_a_neighbour_does_not(three: Lab) -> None:
+    guest, other = three.guest("vxlan"), three.guest("geneve")
+    assert guest.ping("fe80::1%eth0", count=3)
+    (address,) = re.findall(r"inet6 (fe80::\S+)/64", other.run(["ip", "-6", "addr", "show", "dev", "eth0"]))
+    assert not guest.ping(f"{address}%eth0", seconds=0.2)
 
 
 def test_who_takes_anothers_address_is_told_and_does_not_get_it(three: Lab) -> None:

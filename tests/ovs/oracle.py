@@ -138,6 +138,8 @@ class Oracle:
 
     def _goes_nowhere(self, port: dict[str, Any], frame: Frame, state: str, *, on_link: bool) -> Reason | None:
         if on_link:
+            if ip_address(frame.src) in LINK_LOCAL and ip_address(frame.dst) == ROUTER_LINK_LOCAL:
+                return None
             return Reason.LINK_LOCAL if ip_address(frame.src) in LINK_LOCAL else Reason.SPOOFED_IP
         if ip_address(frame.dst) in self._own(port):
             return Reason.TO_ITSELF
@@ -167,7 +169,8 @@ class Oracle:
 
     def _route(self, host: str, port: dict[str, Any], frame: Frame, states: tuple[str, str]) -> Verdict:
         vpc, source, target = port["vpc"], ip_address(frame.src), ip_address(frame.dst)
-        if target in self._routers(vpc):
+        is_link = target == ROUTER_LINK_LOCAL and (source in LINK_LOCAL or self._who_has(vpc, target) is not None)
+        if target in self._routers(vpc) or is_link:
             return self._to_router(host, port, frame)
         there = next((net for net in self._subnets(vpc) if target in net), None)
         if there is not None and source not in there:
@@ -180,7 +183,8 @@ class Oracle:
 
     def _to_router(self, host: str, port: dict[str, Any], frame: Frame) -> Verdict:
         ping = {"ipv4": ("icmp", (8, 0)), "ipv6": ("icmpv6", (128, 0))}[str(frame.kind)]
-        if (frame.proto, frame.icmp) == ping and not frame.fragment:
+        known = self._who_has(port["vpc"], ip_address(frame.dst)) is not None
+        if known and (frame.proto, frame.icmp) == ping and not frame.fragment:
             mac = self._router_mac(port["vpc"])
             return Verdict(
                 "answered", host, port["device"], mac, frame.eth_src, frame.ttl, answer=(frame.dst, frame.src)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mapping.model import ROUTER_MAC, Encap, Host, Mapping, Port, SecurityGroup, Snapshot, Vpc
 from mapping.security_rules import parse_rule
 from tests import build
-from tests.ovs.oracle import NOBODY, Document
+from tests.ovs.oracle import NOBODY, ROUTER_LINK_LOCAL, Document
 from tests.ovs.oracle_frames import TUNNEL_PORTS, WITH_PORTS, Frame, Outer
 from tests.ovs.oracle_switches import DEVICES, HOSTS, VTEPS
 
@@ -246,6 +246,8 @@ def _target(pick: Pick, document: Document, port: dict[str, Any], version: int) 
         4: ["10.0.0.99", "10.0.1.99", "10.9.1.5", "203.0.113.9", "255.255.255.255", "224.0.0.251", "192.0.2.1"],
         6: ["fd00::99", "fd00:0:0:1::99", "fe80::1", "ff02::1", "ff02::1:2", "2001:db8::1", "ff02::fb"],
     }
+    if version == 6:
+        routers.append(str(ROUTER_LINK_LOCAL))
     where = pick(["known"] * 8 + ["router", "own", "stranger"])
     other_vpc = _known(document, "red" if port["vpc"] == "blue" else "blue", version)
     pool = {"known": known, "router": _of(version, routers), "own": _of(version, port["addresses"])}.get(where, [])

@@ -115,24 +115,31 @@ def told(router: str, guest: str, error: Packet, about: Packet) -> bytes:
     return bytes(head / IP(src=router, dst=guest, ttl=64, id=0) / error / Raw(bytes(about)[14:][:548]))
 
 
-@pytest.mark.parametrize("router", ["10.0.0.1", "10.0.1.1", "fd00::1", "fd00:0:0:1::1"])
-def test_the_router_answers_pings_on_each_subnet_and_on_the_spot(wires: Wires, router: str) -> None:
+@pytest.mark.parametrize(
+    ("web", "router"),
+    [
+        *(("10.0.0.11", router) for router in ("10.0.0.1", "10.0.1.1")),
+        *(("fd00::11", router) for router in ("fd00::1", "fd00:0:0:1::1", "fe80::1")),
+        ("fe80::5", "fe80::1"),
+    ],
+)
+def test_the_router_answers_pings_on_each_subnet_and_link_and_on_the_spot(wires: Wires, web: str, router: str) -> None:
     six = ":" in router
     ping = ICMPv6EchoRequest(id=5, seq=6, data=b"to and fro") if six else ICMP(id=5, seq=6) / Raw(b"to and fro")
     pong = ICMPv6EchoReply(id=5, seq=6, data=b"to and fro") if six else ICMP(type=0, id=5, seq=6) / Raw(b"to and fro")
-    web = "fd00::11" if six else "10.0.0.11"
     sent, back = frame(web, router, 9, ping), frame(router, web, 9, pong, DOWN)
     assert wires.after(sent, "web") == {"web": [bytes(back)]}
 
 
 def test_the_router_has_no_port_and_says_so_of_udp_alone(wires: Wires) -> None:
     before = wires.world.drops()
-    for web, _, router in FAMILIES.values():
+    on_link = ("fe80::5", "", "fe80::1")
+    for web, _, router in (*FAMILIES.values(), on_link):
         sent = frame(web, router, 1, datagram())
         error = ICMPv6DestUnreach(code=4) if ":" in web else ICMP(type=3, code=3)
         assert answers(wires, sent) == [told(router, web, error, sent)]
         assert wires.after(frame(web, router, 64, TCP()), "web") == {}
-    assert (wires.world.drops() - before)["to_router"] == 4
+    assert (wires.world.drops() - before)["to_router"] == 6
 
 
 @pytest.mark.parametrize("same_subnet", [True, False])
