@@ -75,7 +75,7 @@ def pinging(guest: Guest, address: str) -> Iterator[Pings]:
     with TemporaryFile("w+") as output:  # a pipe that nobody reads would fill, and ping would wait
 
         def read() -> str:
-            return os.pread(output.fileno(), 1 << 30, 0).decode()
+            return os.pread(output.fileno(), os.fstat(output.fileno()).st_size, 0).decode()
 
         argv = netns.inside(guest.namespace, ["ping", "-n", "-i", str(INTERVAL), address])
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
