@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import yaml
 
 from bench.client import Client, Counter, update
 from mapping import schema
@@ -167,10 +168,10 @@ LIMITS: Final = {"of every kind": 0, "of addresses": 0, "that is delivered": 0, 
 def storm(tmp_path: Path, kind: str) -> Iterator[Storm]:
     """A lab of its own: in the other one everything that passes is captured, which takes its time."""
     file, limit = tmp_path / "attacked.yaml", LIMITS[kind]
-    web = f"{ATTACKER}: {{vpc: blue, "
-    assert web in MAPPING
-    limited = f"{web}limits: {{from_guest_pps: {limit}}}, "
-    file.write_text(MAPPING.replace(f"  {web}", f"  {limited}") if limit else MAPPING)
+    mapping = yaml.safe_load(MAPPING)
+    if limit:
+        mapping["ports"][ATTACKER]["limits"] = {"from_guest_pps": limit}
+    file.write_text(yaml.safe_dump(mapping))
     with Lab(f"s{os.getpid()}") as lab:
         lab.up(file)
         cable = f"link add dev {NOWHERE} type veth peer name end\nlink set dev {NOWHERE} up\nlink set dev end up"
