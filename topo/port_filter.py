@@ -8,7 +8,8 @@ before it can refuse it. What a guest may vary without limit, or must not send w
 - *The destination MAC*, which decides nothing, is overwritten: all of neighbour discovery with a multicast one, all
   else with that of all.
 - *ARP and neighbour discovery* have a rate: they are answered packet by packet, with a cached flow for each target.
-- *IP protocols* have a rate at which new ones may come, because Open vSwitch looks at the number whole.
+- *IP protocols* but the four that all guests use have a rate at which new ones may come, because Open vSwitch looks at
+  the number whole.
 - *Conversations* have a rate at which new ones may come: frames that are alike in MACs, addresses, protocol, ports,
   DSCP, hops and flow label. A guest has many, but a flood of random headers is met here rather than in Open vSwitch,
   which looks for each that it does not know under one mask after another.
@@ -35,7 +36,7 @@ NEIGHBOURS_AT_ONCE: Final = 80
 PROTOCOLS_PER_SECOND: Final = 1
 PROTOCOLS_AT_ONCE: Final = 16
 PROTOCOL_SECONDS: Final = 10
-"""For so long after its last packet a protocol is no new one."""
+"""For so long after it was let on a protocol is no new one: who uses many all the time has no more than that."""
 CONVERSATIONS_PER_SECOND: Final = 2000
 CONVERSATIONS_AT_ONCE: Final = 4000
 CONVERSATIONS: Final = 1 << 16
@@ -55,7 +56,7 @@ _COST, _DEPTH = 32, 40
 _COUNTERS: Final = {_name(reason): 48 + 16 * number for number, reason in enumerate(FILTERED)}
 """Frames, and after them bytes."""
 _SEEN: Final = 48 + 16 * len(FILTERED)
-"""Where in the map's entry what is: of each protocol, at _SEEN, when its last packet came."""
+"""Where in the map's entry what is: of each protocol, at _SEEN, when it was let on."""
 _KNOWN: Final = _SEEN + 8 * 256
 """After these: of each conversation that is known, a sum that tells it from others."""
 _VALUES: Final = _KNOWN // 8 + CONVERSATIONS
@@ -68,7 +69,7 @@ _SUMMED: Final = {
 
 All of it but what one sender varies as it goes on, which are lengths, sums, numbers of fragments and ECN (RFC 3168)."""
 _SECOND: Final = 1_000_000_000
-_TOGETHER: Final = 16
+_TOGETHER: Final = {"neighbours": 1, "protocols": 1, "conversations": 64, "frames": 16}
 """So many of a flood's frames pass in a row, and then none for as long as their rate says: one at a time would have
 Open vSwitch wake up for each, which takes it longer than the frame does."""
 _HEADERS: Final = 6
@@ -84,6 +85,8 @@ _HOP_BY_HOP, _TCP, _UDP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _ICMPV6, _OPTIONS
     60,
     132,
 )
+_ALWAYS_KNOWN: Final = (1, _TCP, _UDP, _ICMPV6)
+"""With ICMP. All others have a rate, so that who floods with them keeps these."""
 _DHCP, _DHCPV6 = (67, 68), (547, 546)
 """The ports of servers and of clients: RFC 2131, 4.1; RFC 8415, 7.2."""
 _LINK_FIRST, _LINK_LAST, _MLD2 = 130, 137, 143
@@ -177,6 +180,7 @@ def program() -> str:
     met:
     *(u64)(r10 + -24) = r3
     *(u64)(r10 + -16) = r2
+    {"".join(f"if r2 == {each} goto known{chr(10)}" for each in _ALWAYS_KNOWN)}
     r6 = r2
     r6 <<= 3
     r6 += r7
@@ -187,8 +191,8 @@ def program() -> str:
     r1 += r2
     if r1 > r0 goto known
     {_rate("protocols", PROTOCOLS_PER_SECOND, PROTOCOLS_AT_ONCE)}
-    known:
     *(u64)(r6 + {_SEEN}) = r0
+    known:
     {_conversations()}
     other:
     r1 = -1
@@ -427,21 +431,22 @@ def _own_rate() -> str:
 
 
 def _clock(name: str, cost: str, depth: str, where: str = "") -> str:
-    """The time that counts goes on by steps of `_TOGETHER` shares."""
+    """The time that counts goes on by steps of some shares: by so many more may the clock lag behind it."""
     return f"""
     call 5
     {cost}
     {depth}
+    r5 = r4
+    r5 *= {_TOGETHER[name]}
+    r2 += r5
     r1 = *(u64)(r7 + {_CLOCKS[name]})
     r3 = r0
     r3 -= r2
     if r1 >= r3 goto running_{name}{where}
     r1 = r3
     running_{name}{where}:
-    r3 = r4
-    r3 *= {_TOGETHER}
     r2 = r0
-    r2 %= r3
+    r2 %= r5
     r3 = r0
     r3 -= r2
     if r1 > r3 goto {name}

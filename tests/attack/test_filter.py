@@ -129,6 +129,22 @@ def test_random_headers_are_new_conversations_and_what_a_sender_varies_is_none(w
         assert refused == {}
 
 
+def test_who_uses_every_protocol_all_the_time_has_few_at_a_time(world: World, figure: Figure) -> None:
+    guest, seconds = world.lab.guest(ATTACKER), port_filter.PROTOCOL_SECONDS
+    frames = [bytes(eth() / ip(proto=proto) / Raw(bytes(64))) for proto in range(256)]
+    started, passed = time.monotonic(), []
+    while (now := time.monotonic()) < started + 2.5 * seconds:
+        before = settles(lambda: refused(world, "protocols"))
+        guest.send(*frames)
+        if now > started + 2 * seconds:
+            passed.append(len(frames) - settles(lambda: refused(world, "protocols")) + before)
+    world.settled = None
+    figure("of 256 protocols, let on at a time", max(passed), f"after {2 * seconds} s of all")
+    always = 4
+    assert always < max(passed) <= always + 1.5 * seconds * port_filter.PROTOCOLS_PER_SECOND
+    world.ping_all()
+
+
 def test_a_ports_limit_of_packets_is_kept_before_the_switch(world: World, figure: Figure) -> None:
     guest = world.lab.guest(ATTACKER)
     try:
