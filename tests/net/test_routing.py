@@ -44,6 +44,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with Lab(f"r{os.getpid()}") as lab:
         lab.up(file)
         for guest in lab.guests.values():
+            # Else an advertisement, which may come at any moment, tells an MTU that a test has just made wrong.
+            guest.run(["sysctl", "-q", f"net.ipv6.conf.{PORT}.accept_ra_mtu=0"])
             wait_until(partial(has_all, guest), 10, f"{guest.name} to have looked for doubles")
         yield lab
 
