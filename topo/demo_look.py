@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from flows.pipeline import BR_GUEST, BR_NIC, Reason, reasons
 from mapping.model import Encap
@@ -32,8 +32,21 @@ _DROP: Final = re.compile(r"n_packets=(\d+),.*\breg1=(0x\w+)")
 _FLOW: Final = re.compile(r"cookie=0x(\w+), duration=([0-9.]+)s,.*?n_packets=(\d+)")
 
 Drops = dict[str, int]
-Flows = dict[tuple[str, str, int], tuple[float, int]]
-"""(Host, bridge, cookie) -> (when the flow was installed, on the monotonic clock, and its packets)."""
+
+
+class Installed(NamedTuple):
+    """A flow: between which moments it was installed, on the monotonic clock, and how many packets it has counted.
+
+    Its age is told at some moment while the program runs that asks for it, which on a busy machine takes its time.
+    """
+
+    earliest: float
+    latest: float
+    packets: int
+
+
+Flows = dict[tuple[str, str, int], Installed]
+"""(Host, bridge, cookie) -> the flow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +171,12 @@ def installed(lab: Lab, *hosts: Host) -> Flows:
     found: Flows = {}
     for host in hosts or lab.hosts.values():
         for bridge in BRIDGES:
+            asked = time.monotonic()
             dump = host.ofctl("dump-flows", bridge)
-            now = time.monotonic()
+            told = time.monotonic()
             for cookie, age, packets in _FLOW.findall(dump):
-                found[host.name, bridge, int(cookie, 16)] = (now - float(age), int(packets))
+                between = (asked - float(age), told - float(age))
+                found[host.name, bridge, int(cookie, 16)] = Installed(*between, int(packets))
     return found
 
 
