@@ -40,7 +40,7 @@ pytestmark = pytest.mark.alone
 
 SECONDS: Final = int(os.environ.get("FLOOD_SECONDS", "2"))
 ALONE: Final = min(SECONDS, 5)
-TURNS: Final = 2 if SECONDS >= 10 else 3
+TURNS: Final = 2
 CHANGES: Final = 20
 MOST_ENTRIES, MOST_MASKS = 500, 128
 OTHER, FAR = "near", "db"
