@@ -91,7 +91,7 @@ vagrant-files: vagrant-system $(SHARE)/lockgate.deb $(TLS)/host-9.tar ## What `v
 vagrant-smoke: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## Two virtual machines with the kernel's datapath, without KVM; some 10 minutes
 	$(ROOT_TESTS) tests/lab
 
-vagrant-test: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## `vagrant up` of three machines, and the demo in one of them; some 20 minutes without KVM
+vagrant-test: vagrant-system $(BOX)/lockgate.box $(SHARE)/lockgate.deb ## `vagrant up` of three machines, and the demo in one of them; some 15 minutes without KVM
 	$(AS_ROOT) topo.vagrant_check
 
 provision-test: provision-setup ## A real machine's firmware and kernel, turned on by Redfish, over and over broken off, as root
