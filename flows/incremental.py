@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Final
 
 from flows.backlog import Addresses, Backlog
-from flows.change import Change
+from flows.change import Change, Tally
 from flows.desired import RULES, Ofports, misses
 from flows.fields import address
 from flows.flow import Flow
@@ -458,44 +458,14 @@ class BridgeFlows:
         return tuple(cookie for cookie in of if cookie not in lost)
 
 
-class _Step:
-    """What one `update` comes to."""
+class _Step(Tally):
+    """What one `update` comes to, and what it has to look at for that."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.rows: set[RowId] = set()
         """Rows whose own flows are to be made again."""
         self.hosts: set[RowId] = set()
         """Hosts to which other addresses lead than before."""
         self.far: set[RowId] = set()
         """Ports of other hosts of which it may be others that they are allowed."""
-        self._flows: dict[int, Flow] = {}
-        self.more: dict[int, int] = {}
-        """Cookie -> by how many more its flow is wanted. What one row no longer gives another may."""
-        self._in_place_of: dict[int, int] = {}
-        """Cookie -> that of the flow which takes its place in the switch, by having the same match."""
-
-    def put(self, flows: Iterable[Flow]) -> None:
-        for flow in flows:
-            self._flows[flow.cookie] = flow
-            self.more[flow.cookie] = self.more.get(flow.cookie, 0) + 1
-
-    def remove(self, cookies: Iterable[int]) -> None:
-        for cookie in cookies:
-            self.more[cookie] = self.more.get(cookie, 0) - 1
-
-    def replace(self, old: Iterable[Flow], new: Iterable[Flow]) -> None:
-        """What is overwritten need not be deleted."""
-        olds, news = list(old), list(new)
-        for gone in olds:
-            for flow in news:
-                if gone.key == flow.key:
-                    self._in_place_of[gone.cookie] = flow.cookie
-        self.remove(flow.cookie for flow in olds)
-        self.put(news)
-
-    def change(self) -> Change:
-        """A flow that stays, or only changes hands, is not touched."""
-        added = {cookie: None for cookie, more in self.more.items() if more > 0}
-        gone = (cookie for cookie, more in self.more.items() if more < 0)
-        delete = tuple(cookie for cookie in gone if self._in_place_of.get(cookie) not in added)
-        return Change(tuple(self._flows[cookie] for cookie in added), delete)
