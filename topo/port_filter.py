@@ -331,13 +331,13 @@ def _conversations() -> str:
     r6 = *(u64)(r10 + -16)
     r6 *= {_secret()}
     r1 = *(u16)(r8 + 12)
-    if r1 == {socket.htons(0x86DD)} goto sixth
+    if r1 == {socket.htons(0x86DD)} goto addresses6
     r1 = r8
     r1 += 34
     if r1 > r9 goto short
     {sums["ipv4"]}
     goto addressed
-    sixth:
+    addresses6:
     r1 = r8
     r1 += 54
     if r1 > r9 goto short
