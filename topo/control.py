@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from mapping import service
 from mapping.model import Snapshot
 from mapping.replica import Replica
 from mapping.rows import READ_COLUMNS, STATUS_COLUMNS
 from topo import netns
-from topo.host import OPENFLOW_PORT
 from topo.members import Members
 from topo.ovs import end, pid_of
-from topo.spec import CONTROL_IP, CONTROL_NETWORK, LabError
-from topo.waiting import wait_until
-
-DATABASE_PORT: Final = 6640
-_STARTED_SECONDS: Final = 300
-_TAIL_LINES: Final = 25
+from topo.ryu_manager import RyuManager
+from topo.spec import CONTROL_IP, CONTROL_NETWORK, DATABASE_PORT, LabError
 
 
 class Control:
@@ -38,9 +30,8 @@ class Control:
         self.folder = folder
         self.members = Members(namespace, folder) if secure else None
         self.remote = ",".join(self.members.remotes) if self.members else f"unix:{folder}/mapping.sock"
-        self.controller_log = folder / "controller.log"
+        self.controller = RyuManager(namespace, folder, self.members)
         self._database_pid = folder / "mapping.pid"
-        self._controller_pid = folder / "controller.pid"
 
     def create(self) -> None:
         """Make the network; hosts connect to its bridge br0."""
@@ -59,21 +50,11 @@ class Control:
         return self.members.tls(role, name) if self.members else None
 
     @property
-    def openflow(self) -> str:
-        """The controller, as switches connect to it."""
-        return f"{'ssl' if self.members else 'tcp'}:{CONTROL_IP}:{OPENFLOW_PORT}"
-
-    @property
     def database_runs(self) -> bool:
         """Whether the database's process is there."""
         if self.members:
             return any(member.runs for member in self.members.all)
         return pid_of(self._database_pid) is not None
-
-    @property
-    def controller_runs(self) -> bool:
-        """Whether the controller's process is there."""
-        return pid_of(self._controller_pid) is not None
 
     def start_database(self) -> None:
         """Start the mapping database on the file that it had, or a new one."""
@@ -88,38 +69,6 @@ class Control:
         for member in self.members.all if self.members else ():
             member.kill(how)
         end(self._database_pid, how)
-
-    def start_controller(self) -> None:
-        """Start ryu-manager, and wait until it runs. What it says is in `controller_log`."""
-        argv = [
-            *(str(Path(sys.executable).with_name("ryu-manager")), "controller.app"),
-            *("--ofp-listen-host", str(CONTROL_IP)),
-            *("--ofp-tcp-listen-port", str(OPENFLOW_PORT)),
-            *("--pid-file", str(self._controller_pid)),
-        ]
-        env = os.environ | {"LOCKGATE_DB": f"tcp:{CONTROL_IP}:{DATABASE_PORT}"}
-        if self.members:
-            tls = self.members.tls("controller", "c1")
-            env |= {"LOCKGATE_DB": ",".join(member.front for member in self.members.all), "LOCKGATE_TLS": str(tls)}
-            argv += ["--ofp-ssl-listen-port", str(OPENFLOW_PORT), "--ctl-privkey", f"{tls}/key.pem"]
-            argv += ["--ctl-cert", f"{tls}/cert.pem", "--ca-certs", f"{tls}/host.pem"]
-        netns.start(self.namespace, argv, self.controller_log, env)
-        try:
-            wait_until(lambda: self.controller_runs, _STARTED_SECONDS, "ryu-manager to start")
-        except TimeoutError as error:
-            raise LabError(f"{error}\n{self.controller_says()}") from error
-
-    def kill_controller(self, how: signal.Signals = signal.SIGKILL) -> None:
-        """End ryu-manager, at once by default."""
-        end(self._controller_pid, how)
-
-    def controller_says(self) -> str:
-        """The end of its log."""
-        try:
-            lines = self.controller_log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-        except FileNotFoundError:
-            lines = []
-        return "\n".join([f"the end of {self.controller_log}:", *(f"  {line}" for line in lines or ["(nothing)"])])
 
     def snapshot(self) -> Snapshot:
         """What the database says now."""
@@ -138,13 +87,13 @@ class Control:
             LabError: they do not after `seconds`, or the controller has ended.
         """
         with self._replica() as replica:
-            settled = replica.wait_until(lambda: not _behind(replica) or not self.controller_runs, int(seconds * 1000))
+            settled = replica.wait_until(lambda: not _behind(replica) or not self.controller.runs, int(seconds * 1000))
             behind = _behind(replica)
         if not behind:
             return
         problem = "the controller has ended" if settled else f"waited {seconds:g} s for the controller"
         hosts = ", ".join(f"{name} (applied_seq {applied})" for name, applied in sorted(behind.items()))
-        raise LabError(f"{problem}; not programmed yet: {hosts}\n{self.controller_says()}")
+        raise LabError(f"{problem}; not programmed yet: {hosts}\n{self.controller.says()}")
 
     @contextlib.contextmanager
     def _replica(self) -> Iterator[Replica]:

@@ -10,7 +10,6 @@ from typing import Final
 from flows.pipeline import BR_CTL, BR_NIC, Reason
 from topo import netns
 from topo.capture import Capture, send
-from topo.control import DATABASE_PORT
 from topo.demo_frames import Tunnelled, arp_request, echo_request, tunnelled
 from topo.demo_look import (
     Place,
@@ -31,7 +30,7 @@ from topo.demo_show import Part, Step, hexdump, side_by_side
 from topo.guest import PORT, Guest
 from topo.host import OPENFLOW_PORT
 from topo.lab import Lab
-from topo.spec import CONTROL_IP, MGMT
+from topo.spec import CONTROL_IP, DATABASE_PORT, MGMT
 from topo.waiting import wait_until
 
 WEB, DB = "blue-web", "blue-db"

@@ -124,12 +124,12 @@ class Lab:
 
     def start_controller(self) -> None:
         """Start ryu-manager, and wait until every host is programmed."""
-        self.control.start_controller()
+        self.control.controller.start()
         self.control.wait_applied()
 
     def kill_controller(self) -> None:
         """Kill ryu-manager (SIGKILL)."""
-        self.control.kill_controller()
+        self.control.controller.kill()
 
     def start_database(self) -> None:
         """Start the mapping database again."""
@@ -151,7 +151,7 @@ class Lab:
             "state": state,
             "folder": str(self.folder),
             "database": self.control.remote if self.control.database_runs else None,
-            "controller": self.control.controller_runs,
+            "controller": self.control.controller.runs,
             "hosts": [
                 {
                     "name": host.name,
@@ -216,8 +216,8 @@ class Lab:
     def _start_controller(self, wanted: bool) -> None:
         if not wanted:
             return
-        if not self.control.controller_runs:
-            self.control.start_controller()
+        if not self.control.controller.runs:
+            self.control.controller.start()
             self._say("ryu-manager runs; waiting until it has programmed every host")
         self.control.wait_applied()
         self._say("every host is programmed")
@@ -231,7 +231,7 @@ class Lab:
                 host,
                 f"{self.prefix}h-{host.name}",
                 self.folder / "hosts" / host.name,
-                self.control.openflow,
+                self.control.controller.target,
                 partial(self.control.tls, "host", host.name),
             )
             for host in spec.hosts

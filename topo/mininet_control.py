@@ -80,7 +80,7 @@ def main(name: str, what: str) -> None:
     if what == "database":
         control.start_database()
     elif what == "controller":
-        control.start_controller()
+        control.controller.start()
         control.wait_applied()
     else:
         control.wait_applied()

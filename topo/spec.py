@@ -17,6 +17,7 @@ from mapping.model import SUBSTRATE_MTU, IPAddress, Port, Snapshot, guest_mtu
 
 CONTROL_NETWORK: Final = IPv4Network("198.51.100.0/24")
 CONTROL_IP: Final = CONTROL_NETWORK[1]
+DATABASE_PORT: Final = 6640
 _FIRST_HOST: Final = 10
 MAX_HOSTS: Final = CONTROL_NETWORK.num_addresses - _FIRST_HOST - 1
 

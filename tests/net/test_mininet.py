@@ -255,7 +255,7 @@ def test_other_labs_are_left_alone(make_lab: Callable[..., Lab]) -> None:
         other.communicate("exit\n", timeout=SECONDS)
     assert left(other.pid) == []
     assert lab.state == "up"
-    assert lab.control.controller_runs
+    assert lab.control.controller.runs
     wait_until(partial(lab.guest("a").ping, "10.0.0.11"), 20, "an answer")
 
 

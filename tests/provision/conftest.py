@@ -172,10 +172,10 @@ def lab_tool(shared_lab: Tool, lab_mapping: Path) -> Iterator[Tool]:
     yield shared_lab
     lab = shared_lab.lab
     try:
-        if lab.state == "up" and not lab.control.controller_runs:
+        if lab.state == "up" and not lab.control.controller.runs:
             lab.start_controller()
         with Writer([lab.control.remote]) as writer:
-            allowed = frozenset({lab.control.openflow})
+            allowed = frozenset({lab.control.controller.target})
             site = Site(writer, shared_lab.env["LOCKGATE_VIA"], Cause("test", "", ""), allowed)
             for host, record in Ledger(writer).all().items():
                 if record.port:

@@ -165,7 +165,7 @@ def _is_attested(tool: Tool) -> bool:
 
 def test_a_controller_that_nobody_named_is_an_alarm(lab_tool: Tool, tmp_path: Path) -> None:
     tool = lab_tool
-    host, right = tool.lab.hosts["host-b"], tool.lab.control.openflow
+    host, right = tool.lab.hosts["host-b"], tool.lab.control.controller.target
     assert tool("attest", "host-b", "--controller", right) == ""
     with watching(tool, tmp_path, "host-b", "--controller", right) as watch:
         obey(host, "tcp:203.0.113.1:6653")

@@ -236,13 +236,13 @@ def test_a_host_that_obeys_another_controller_gets_no_power(lab_tool: Tool, prog
     """Its target is changed when the rules are confirmed; who may be obeyed is said as to attestation."""
     tool = lab_tool
     host = tool.lab.hosts["host-a"]
-    right = ("--controller", tool.lab.control.openflow)
+    right = ("--controller", tool.lab.control.controller.target)
     with stopped(tool, Step.CHECK, *program.words, *right) as ended:
         obey(host, "tcp:203.0.113.1:6653")
     assert "br-nic obeys tcp:203.0.113.1:6653, not" in ended.said
     assert state(tool) == ("failed", "off", "web", None)
     assert program.boots == 0
-    obey(host, tool.lab.control.openflow)
+    obey(host, tool.lab.control.controller.target)
     tool(*program.words, *right)
     assert state(tool) == GIVEN
     tool("release", "web", *right)
