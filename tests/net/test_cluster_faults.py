@@ -1,6 +1,7 @@
 """Three members, TLS everywhere, a steady write load, traffic between guests, and one fault after another.
 
-2 hosts, 1 VPC, 1 guest on each host; 3 members; 1 controller at a time. Each transaction of the load writes two rows.
+2 hosts, 1 VPC, 1 guest on each host; 3 members; a controller for each host. Each transaction of the load writes two
+rows.
 
 LOCKGATE_FAULT_SECONDS (`make fault`) makes it long: each kind of fault once, in an order by chance, and then any, until
 the time is over. Without, each of a few comes once. LOCKGATE_FAULT_SEED repeats the order, and the choice of members.
@@ -36,6 +37,7 @@ from topo.host import Host
 from topo.lab import Lab
 from topo.members import Member
 from topo.pings import pinging
+from topo.ryu_manager import RyuManager
 from topo.spec import CONTROL_IP
 from topo.waiting import wait_until
 
@@ -43,7 +45,8 @@ BRIDGES = (BR_GUEST, BR_NIC)
 SECONDS = float(os.environ.get("LOCKGATE_FAULT_SECONDS", "0"))
 GONE_SECONDS = 60 if SECONDS else 5
 WITHIN = 60
-METRICS = f"{CONTROL_IP}:9464"
+METRICS_PORT = 9464
+METRICS = f"{CONTROL_IP}:{METRICS_PORT}"
 DISK = 32 << 20
 """Bytes of the small disk that each member is given."""
 
@@ -101,11 +104,12 @@ IDS: dict[str, str] = {}
 
 
 class Faults:
-    """What can be done to the members and the controller, each undone before it returns."""
+    """What can be done to the members and the controllers, each undone before it returns."""
 
-    def __init__(self, lab: Lab, chosen: random.Random) -> None:
+    def __init__(self, lab: Lab, controllers: dict[str, RyuManager], chosen: random.Random) -> None:
         assert lab.control.members
         self._chosen = chosen
+        self._controllers = controllers
         self.lab = lab
         self.members = lab.control.members.all
 
@@ -193,18 +197,20 @@ class Faults:
             member.start()
 
     def kill_controller(self) -> None:
-        """The load goes on meanwhile, and no flow changes until there is another."""
-        control, log = self.lab.control, self.lab.control.controller_log
-        control.kill_controller()
-        before = installed(self.lab)
-        served = log.read_text().count(": serving datapath ")
+        """The load goes on meanwhile, and no flow of its host changes until there is another."""
+        name = self._chosen.choice(sorted(self._controllers))
+        controller, host = self._controllers[name], self.lab.hosts[name]
+        controller.kill()
+        before = installed(host)
+        served = controller.log.read_text().count(SERVING)
         time.sleep(1)  # for how long it is gone
-        assert installed(self.lab) == before
-        control.start_controller()
-        bridges = len(self.lab.hosts) * len(BRIDGES)
-        wait_until(lambda: log.read_text().count(": serving datapath ") >= served + bridges, WITHIN, "it to serve all")
+        assert installed(host) == before
+        controller.start()
+        serves = served + len(BRIDGES)
+        wait_until(lambda: controller.log.read_text().count(SERVING) >= serves, WITHIN, f"{name} to be served")
 
 
+SERVING = ": serving datapath "
 SHORT = ("kill_leader", "partition_leader", "corrupt_file", "restart_all")
 ALL = (*SHORT, "kill_follower", "pause_leader", "partition_follower", "fill_disk", "kill_controller")
 
@@ -237,11 +243,29 @@ def cluster_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab
         lab.down()
 
 
-def test_nothing_that_was_acknowledged_is_lost(cluster_lab: Lab, figure: Figure) -> None:
+@pytest.fixture
+def controllers(cluster_lab: Lab) -> Iterator[dict[str, RyuManager]]:
+    """Host -> its controller. The second host is given one of its own."""
+    control = cluster_lab.control
+    elsewhere = {"LOCKGATE_METRICS": f"{CONTROL_IP}:{METRICS_PORT + 1}"}
+    second = RyuManager(control.namespace, control.folder, control.members, 2, elsewhere)
+    try:
+        second.start()
+        for bridge in BRIDGES:
+            cluster_lab.hosts["h2"].vsctl("set", "Controller", bridge, f'target="{second.target}"')
+        wait_until(lambda: second.log.read_text().count(SERVING) == len(BRIDGES), WITHIN, "h2 to be served by its own")
+        yield {"h1": control.controller, "h2": second}
+    finally:
+        second.kill()
+
+
+def test_nothing_that_was_acknowledged_is_lost(
+    cluster_lab: Lab, controllers: dict[str, RyuManager], figure: Figure
+) -> None:
     seed = int(os.environ.get("LOCKGATE_FAULT_SEED") or random.randrange(1 << 32))
     figure("LOCKGATE_FAULT_SEED", seed, "")  # said also if it fails
     chosen = random.Random(seed)
-    lab, faults = cluster_lab, Faults(cluster_lab, chosen)
+    lab, faults = cluster_lab, Faults(cluster_lab, controllers, chosen)
     remotes = lab.control.remote.split(",")
     with Writer(remotes) as writer:
         tables = writer.read()
@@ -272,8 +296,8 @@ def test_nothing_that_was_acknowledged_is_lost(cluster_lab: Lab, figure: Figure)
 
 def all_gone(lab: Lab, faults: Faults) -> None:
     """No member is left for a while: the last flows stay, it is said, and nobody has to do anything afterwards."""
-    before = installed(lab)
-    log = lab.control.controller_log
+    before = installed(*lab.hosts.values())
+    log = lab.control.controller.log
     said_before = log.read_text().count(" lost (")
     for member in faults.members:
         member.kill()
@@ -286,7 +310,7 @@ def all_gone(lab: Lab, faults: Faults) -> None:
     assert metric(lab, "lockgate_database_current") == 0
     assert metric(lab, "lockgate_database_lag_seconds") > GONE_SECONDS / 2
     assert metric(lab, "lockgate_in_sync") == 1
-    assert installed(lab) == before
+    assert installed(*lab.hosts.values()) == before
     for member in faults.members:
         member.start()
     faults.whole()
@@ -328,9 +352,9 @@ def holds(host: Host, bridge: str, wanted: set[int]) -> bool:
     return cookies(host, bridge) == wanted
 
 
-def installed(lab: Lab) -> dict[tuple[str, str], set[int]]:
+def installed(*hosts: Host) -> dict[tuple[str, str], set[int]]:
     """Host and bridge -> the cookies of the flows there."""
-    return {(host.name, bridge): cookies(host, bridge) for host in lab.hosts.values() for bridge in BRIDGES}
+    return {(host.name, bridge): cookies(host, bridge) for host in hosts for bridge in BRIDGES}
 
 
 def cookies(host: Host, bridge: str) -> set[int]:
