@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import reduce
 
-from flows.flow import Flow
+from flows.flow import Flow, Shape, cookie, filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,36 +32,51 @@ class Tally:
     """What several things want of a switch's flows, summed up: one may take what another gives."""
 
     def __init__(self) -> None:
-        self._flows: dict[int, Flow] = {}
-        self.more: dict[int, int] = {}
-        """Cookie -> by how many more its flow is wanted. What one row no longer gives another may."""
-        self._in_place_of: dict[int, int] = {}
+        self.wanted: list[Flow] = []
+        """Flows, each as often as it is wanted by one more."""
+        self.unwanted: list[int] = []
+        """Cookies, each as often as its flow is wanted by one less."""
+        self.in_place_of: dict[int, int] = {}
         """Cookie -> that of the flow which takes its place in the switch, by having the same match."""
 
-    def put(self, flows: Iterable[Flow]) -> None:
-        """These are wanted, by one more each."""
-        for flow in flows:
-            self._flows[flow.cookie] = flow
-            self.more[flow.cookie] = self.more.get(flow.cookie, 0) + 1
+    def overwrite(self, shape: Shape, old: tuple[int, ...], new: tuple[int, ...]) -> None:
+        """The flow of this shape with the new values is wanted in place of that with the old."""
+        gone, flow = cookie(shape, old), filled(shape, new)
+        self.unwanted.append(gone)
+        self.wanted.append(flow)
+        if old[: shape.exact] == new[: shape.exact]:
+            self.in_place_of[gone] = flow.cookie
 
-    def remove(self, cookies: Iterable[int]) -> None:
-        """Their flows are wanted by one less each."""
-        for cookie in cookies:
-            self.more[cookie] = self.more.get(cookie, 0) - 1
-
-    def replace(self, old: Iterable[Flow], new: Iterable[Flow]) -> None:
+    def replace(self, old: Collection[Flow], new: Collection[Flow]) -> None:
         """The new are wanted in place of the old: what is overwritten need not be deleted."""
-        olds, news = list(old), list(new)
-        for gone in olds:
-            for flow in news:
+        for gone in old:
+            for flow in new:
                 if gone.key == flow.key:
-                    self._in_place_of[gone.cookie] = flow.cookie
-        self.remove(flow.cookie for flow in olds)
-        self.put(news)
+                    self.in_place_of[gone.cookie] = flow.cookie
+        self.unwanted += [flow.cookie for flow in old]
+        self.wanted += new
 
     def change(self) -> Change:
         """What it all comes to: a flow that stays, or only changes hands, is not touched."""
-        added = {cookie: None for cookie, more in self.more.items() if more > 0}
-        gone = (cookie for cookie, more in self.more.items() if more < 0)
-        delete = tuple(cookie for cookie in gone if self._in_place_of.get(cookie) not in added)
-        return Change(tuple(self._flows[cookie] for cookie in added), delete)
+        added = {flow.cookie: flow for flow in self.wanted}
+        gone = dict.fromkeys(self.unwanted)
+        if both := added.keys() & gone.keys():
+            more = Counter(flow.cookie for flow in self.wanted if flow.cookie in both)
+            more.subtract(cookie for cookie in self.unwanted if cookie in both)
+            for cookie in both:
+                if more[cookie] <= 0:
+                    del added[cookie]
+                if more[cookie] >= 0:
+                    del gone[cookie]
+        overwritten = self.in_place_of
+        return Change(tuple(added.values()), tuple(cookie for cookie in gone if overwritten.get(cookie) not in added))
+
+    @property
+    def more(self) -> int:
+        """By how many the flows become more, as often as they are wanted."""
+        return len(self.wanted) - len(self.unwanted)
+
+    @property
+    def digest(self) -> int:
+        """What the sum without carry of the flows' cookies changes by, as often as they are wanted."""
+        return reduce(operator.xor, self.unwanted, reduce(operator.xor, [flow.cookie for flow in self.wanted], 0))

@@ -20,7 +20,7 @@ from flows.desired import RULES, Ofports, misses
 from flows.fields import address
 from flows.flow import Flow
 from flows.meter import Meters
-from flows.pattern import Bridge, Place
+from flows.pattern import Bridge, Part, Place
 from flows.view import FarPort, far_port
 from mapping.linked import Linked, Touched
 from mapping.model import Host, Port, RowId, groups_of
@@ -163,23 +163,22 @@ class BridgeFlows:
         step = _Step()
         self._take_in(host, touched, ofports, since, step)
         for vpc, addresses in self._backlog.take(self.slice):
-            for ip, port in addresses.items():
-                self._remake(vpc, ip, port, step)
-        for uuid in step.hosts | step.rows:
+            self._remake(vpc, addresses, step)
+        hosts = self._count_peers(step)
+        for uuid in hosts | step.rows:
             self._note_peer(uuid)
-        step.rows.update(uuid for uuid in step.hosts if (uuid in self._peers) != (uuid in self._cookies))
+        step.rows.update(uuid for uuid in hosts if (uuid in self._peers) != (uuid in self._cookies))
         for uuid in step.rows:
             flows = list(self._flows(uuid))
-            step.remove(self._cookies.pop(uuid, ()))
+            step.unwanted += self._cookies.pop(uuid, ())
             if flows:
                 self._cookies[uuid] = tuple(flow.cookie for flow in flows)
-            step.put(flows)
+            step.wanted += flows
             self._note_port(uuid)
         for uuid in step.far:
             self._grant(uuid, step)
-        for cookie, more in step.more.items():
-            self._count += more
-            self._digest ^= cookie if more & 1 else 0
+        self._count += step.more
+        self._digest ^= step.digest
         return step.change()
 
     def mend(self, installed: Collection[int]) -> Iterator[Change]:
@@ -222,7 +221,7 @@ class BridgeFlows:
             self._take_out(vpc, step)
         for vpc in joined | renumbered | (set(self._members) if afresh else set()):
             self._put_in(vpc, since, step)
-        for vpc in self._members.keys() & touched.addresses.keys():
+        for vpc in self._members.keys() & touched.addresses.keys() if self._far else ():
             before = self._installed[vpc]
             ports.update(port for port in touched.addresses[vpc].values() if port in self._far)
             ports.update(
@@ -248,13 +247,15 @@ class BridgeFlows:
     def _sort(self, vpc: RowId, addresses: Addresses, since: int, step: _Step) -> None:
         """What leads to this host's own ports, or led there, is done now; the rest has its turn."""
         installed = self._installed[vpc]
+        now: Addresses = {}
         later: Addresses = {}
         for ip, port in addresses.items():
             if port in self._ports or ((there := installed.get(ip)) and there.host == self.host):
                 self._backlog.forget(vpc, ip)
-                self._remake(vpc, ip, port, step)
+                now[ip] = port
             else:
                 later[ip] = port
+        self._remake(vpc, now, step)
         self._backlog.add(vpc, later, since)
 
     def _move_ports(self, ports: Iterable[RowId]) -> tuple[set[RowId], set[RowId], set[RowId]]:
@@ -289,8 +290,7 @@ class BridgeFlows:
         """A VPC's flows go all at once: nothing of it must be left when another has its VNI."""
         self._backlog.drop(vpc)
         step.rows.add(vpc)
-        for ip in list(self._installed[vpc]):
-            self._remake(vpc, ip, None, step)
+        self._remake(vpc, dict.fromkeys(self._installed[vpc]), step)
         del self._installed[vpc], self._vnis[vpc]
         self._forget(self._linked.ports_of(vpc))
 
@@ -301,36 +301,26 @@ class BridgeFlows:
         for port in self._linked.ports_of(vpc):
             self._sort(vpc, dict.fromkeys(self._linked.addresses_of(port), port), since, step)
 
-    def _remake(self, vpc: RowId, ip: str, port: RowId | None, step: _Step) -> None:
-        """An address leads there now."""
+    def _remake(self, vpc: RowId, addresses: Addresses, step: _Step) -> None:
+        """These addresses lead there now."""
         installed = self._installed[vpc]
-        old, new = installed.get(ip), self._place(port, ":" in ip)
-        if new is not None:
-            installed[ip] = new
-        if old == new:
-            return
-        number = address(ip)
-        if old is not None:
-            self._count_peer(old.host, -1, step)
-        if new is not None:
-            self._count_peer(new.host, 1, step)
-        if old is None and new is not None:
-            step.put(new.flows(number))
-        elif old is not None and new is None:
-            del installed[ip]
-            step.remove(old.cookies(number))
-        elif old is not None and new is not None and old.pattern is new.pattern:
-            for before, after in old.changes(new, number):
-                step.replace([before], [after])
-        elif old is not None and new is not None:
-            step.replace(old.flows(number), new.flows(number))
+        for ip, port in addresses.items():
+            old, new = installed.get(ip), self._place(port, ":" in ip)
+            if new is not None:
+                installed[ip] = new
+            elif old is not None:
+                del installed[ip]
+            if old != new:
+                step.lead(address(ip), old, new)
 
-    def _count_peer(self, host: RowId, by: int, step: _Step) -> None:
-        if host != self.host:
+    def _count_peers(self, step: _Step) -> set[RowId]:
+        """Note how many addresses are on other hosts now; return the hosts for which that has changed."""
+        changed = {host: by for host, by in step.on_host.items() if by and host != self.host}
+        for host, by in changed.items():
             self._peers[host] += by
             if not self._peers[host]:
                 del self._peers[host]
-            step.hosts.add(host)
+        return set(changed)
 
     def _note_peer(self, uuid: RowId) -> None:
         """Note whether this is a host to exchange tunnel packets with."""
@@ -344,10 +334,11 @@ class BridgeFlows:
 
     def _place(self, uuid: RowId | None, ipv6: bool) -> Place | None:
         """Where a port's addresses of one family are now; None if they are nowhere."""
+        if uuid is None:
+            return None
         places = self._places[ipv6]
-        there = places.get(uuid) if uuid else None
-        port = self._linked.ports.get(uuid) if uuid else None
-        if there is None and self._bridge and uuid and port and (seat := port.seat(self.host)):
+        there = places.get(uuid)
+        if there is None and self._bridge and (port := self._linked.ports.get(uuid)) and (seat := port.seat(self.host)):
             peers = tuple(sorted(self._linked.peers_of(port))) if port.groups else ()
             host, vpc = self._linked.hosts[seat], self._linked.vpcs[port.vpc]
             there = places[uuid] = self._bridge.place(port, vpc, host, 6 if ipv6 else 4, peers)
@@ -366,14 +357,14 @@ class BridgeFlows:
             port = self._linked.ports.get(uuid)
             if uuid in self._far:
                 for there in self._far.pop(uuid)[1].others:
-                    self._count_peer(there.uuid, -1, step)
+                    step.count(there.uuid, -1)
                 step.far.add(uuid)
             if port and port.vpc in self._members:
                 far = far_port(port, self.host, hosts, partial(self._linked.addresses_of, uuid))
                 if far:
                     self._far[uuid] = port.vpc, far
                     for there in far.others:
-                        self._count_peer(there.uuid, 1, step)
+                        step.count(there.uuid, 1)
                     step.far.add(uuid)
 
     def _grant(self, uuid: RowId, step: _Step) -> None:
@@ -384,12 +375,12 @@ class BridgeFlows:
         for flow in flows:
             self._granted[flow.cookie] += 1
             if self._granted[flow.cookie] == 1:
-                step.put([flow])
+                step.wanted.append(flow)
         for cookie in before:
             self._granted[cookie] -= 1
             if not self._granted[cookie]:
                 del self._granted[cookie]
-                step.remove([cookie])
+                step.unwanted.append(cookie)
 
     def _far_flows(self, uuid: RowId) -> Iterable[Flow]:
         linked = self._linked
@@ -465,7 +456,35 @@ class _Step(Tally):
         super().__init__()
         self.rows: set[RowId] = set()
         """Rows whose own flows are to be made again."""
-        self.hosts: set[RowId] = set()
-        """Hosts to which other addresses lead than before."""
+        self.on_host: dict[RowId, int] = {}
+        """Host -> by how many addresses more lead there than before."""
         self.far: set[RowId] = set()
         """Ports of other hosts of which it may be others that they are allowed."""
+
+        self._move: tuple[Place, Place] | None = None
+        """The places of the last address that has moved within a pattern."""
+        self._parts: tuple[Part, ...] = ()
+        """The parts of the pattern that make others there."""
+
+    def lead(self, ip: int, old: Place | None, new: Place | None) -> None:
+        """An address leads to another place than before; None: to none."""
+        if old is not None:
+            self.count(old.host, -1)
+        if new is not None:
+            self.count(new.host, 1)
+        if old is None or new is None:
+            self.wanted += new.flows(ip) if new else ()
+            self.unwanted += old.cookies(ip) if old else ()
+        elif old.pattern is not new.pattern:
+            self.replace(old.flows(ip), new.flows(ip))
+        else:
+            # Addresses of one port move together.
+            if self._move is None or self._move[0] is not old or self._move[1] is not new:
+                self._move, self._parts = (old, new), old.differing(new)
+            olds, news = (*old.numbers, ip), (*new.numbers, ip)
+            for shape, pick in self._parts:
+                self.overwrite(shape, pick(olds), pick(news))
+
+    def count(self, host: RowId, by: int) -> None:
+        """So many addresses more lead to this host."""
+        self.on_host[host] = self.on_host.get(host, 0) + by

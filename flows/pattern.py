@@ -8,7 +8,7 @@ rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from operator import itemgetter
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from flows.desired import RULES, Ofports
 from flows.fields import mac
-from flows.flow import Flow, Shape, cookie
+from flows.flow import Flow, Shape, cookie, filled
 from flows.pipeline import BR_GUEST, BR_NIC
 from flows.ports import guest_patch, nic_patch
 from flows.view import Location
@@ -38,11 +38,15 @@ _PATCH: Final = {BR_GUEST: guest_patch, BR_NIC: nic_patch}
 _ADDRESS_OF: Final[dict[int, type[IPAddress]]] = {4: IPv4Address, 6: IPv6Address}
 
 
+Part = tuple[Shape, Callable[[_Numbers], _Numbers]]
+"""A flow's shape, and what picks its values from a place's numbers with the address at their end."""
+
+
 class Pattern(NamedTuple):
     """The flows of an address at one kind of place."""
 
-    parts: tuple[tuple[Shape, Callable[[_Numbers], _Numbers]], ...]
-    """Each flow's shape, and what picks its values from a place's numbers with the address at their end."""
+    parts: tuple[Part, ...]
+    """One for each flow."""
     constants: _Numbers
     """What a place's own numbers are followed by."""
 
@@ -55,26 +59,20 @@ class Place(NamedTuple):
     pattern: Pattern
     numbers: _Numbers
 
-    def flows(self, ip: int) -> Iterator[Flow]:
+    def flows(self, ip: int) -> list[Flow]:
         """The flows of an address of this port."""
         numbers = (*self.numbers, ip)
-        for shape, pick in self.pattern.parts:
-            values = pick(numbers)
-            yield Flow(shape, values, cookie(shape, values))
+        return [filled(shape, pick(numbers)) for shape, pick in self.pattern.parts]
 
-    def cookies(self, ip: int) -> Iterator[int]:
+    def cookies(self, ip: int) -> list[int]:
         """Theirs alone."""
         numbers = (*self.numbers, ip)
-        for shape, pick in self.pattern.parts:
-            yield cookie(shape, pick(numbers))
+        return [cookie(shape, pick(numbers)) for shape, pick in self.pattern.parts]
 
-    def changes(self, after: Place, ip: int) -> Iterator[tuple[Flow, Flow]]:
-        """The flows that are others, before and after, when an address moves to a place of the same pattern."""
-        olds, news = (*self.numbers, ip), (*after.numbers, ip)
-        for shape, pick in self.pattern.parts:
-            old, new = pick(olds), pick(news)
-            if old != new:
-                yield Flow(shape, old, cookie(shape, old)), Flow(shape, new, cookie(shape, new))
+    def differing(self, after: Place) -> tuple[Part, ...]:
+        """What of the pattern, which `after` has too, makes other flows there, whatever the address."""
+        olds, news = (*self.numbers, 0), (*after.numbers, 0)
+        return tuple(part for part in self.pattern.parts if part[1](olds) != part[1](news))
 
 
 class Bridge(NamedTuple):
