@@ -247,13 +247,13 @@ def flow_delete(cookie: int, bundle_id: int, xid: int) -> bytes:
 def bundle(change: Change, bundle_id: int, xid: int) -> Iterator[bytes]:
     """The messages that make the change all at once, or not at all; the last one asks for it to be done.
 
-    All carry the same xid, so that whatever the switch objects to can be told apart from other traffic.
+    A bundle is opened by what is put into it first: to ask for that would be one more message to be answered. All carry
+    the same xid, so that whatever the switch objects to can be told apart from other traffic.
     """
 
     def control(kind: int) -> bytes:
         return _message(parser.OFPBundleCtrlMsg(_PROTOCOL, bundle_id, kind, _BUNDLE_FLAGS, []), xid)
 
-    yield control(ofp.OFPBCT_OPEN_REQUEST)
     for cookie in change.delete:
         yield flow_delete(cookie, bundle_id, xid)
     for flow in change.add:
