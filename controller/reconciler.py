@@ -35,6 +35,9 @@ SLICES: Final = (50, 400)
 RETRY_INTERVAL: Final = 1.0
 """Seconds before a switch that refused or did not answer is tried again."""
 
+SAY_INTERVAL: Final = 1.0
+"""Seconds of which the log says in one line how many flows were changed: there may be hundreds of changes in one."""
+
 FAULT_INTERVAL: Final = 5.0
 """The same after a fault of our own, when all is made from nothing."""
 
@@ -93,6 +96,8 @@ class Reconciler:
         """Of what was sent last, until it is confirmed."""
         self._added = self._deleted = 0
         """Flows sent since the log last said so."""
+        self._said = -SAY_INTERVAL
+        """When it did, on the monotonic clock."""
         self._sent = self._answered = 0.0
         """When that was sent, and when the one before it was confirmed, on the monotonic clock."""
         self._next: _State | None = None
@@ -145,8 +150,10 @@ class Reconciler:
             if self._flows and self._flows.busy:
                 hub.sleep(0)
                 continue
-            if not self._changed.wait(timeout=max(AUDIT_INTERVAL, self._read_seconds / AUDIT_SHARE)):
-                self._trusted = False
+            audit = max(AUDIT_INTERVAL, self._read_seconds / AUDIT_SHARE)
+            if not self._changed.wait(timeout=SAY_INTERVAL if self._unsaid else audit):
+                self._trusted = self._trusted and bool(self._unsaid)
+                self._say()
             self._changed.clear()
 
     def port_at(self, ofport: int) -> Port | None:
@@ -182,6 +189,8 @@ class Reconciler:
         self._since, self._news = self._since or self._news, 0.0
         # What is missing when the database has not moved is somebody else's doing.
         unasked = installed is not None and not touched and self.applied_seq == config_seq
+        if unasked:
+            self._say()
         sent = 0
         for change in self._changes(host, touched, installed, config_seq):
             self._add_meters(read_back=installed is not None)
@@ -200,13 +209,7 @@ class Reconciler:
             self._confirm()
             self._next = None
             self._delete_meters()
-        if not (self._flows and self._flows.busy) and (self._added or self._deleted):
-            what = "its flows were changed behind our back; mended: " if unasked else ""
-            level = logging.WARNING if unasked else logging.INFO
-            numbers = (self._added, self._deleted)
-            log.log(level, "%s: %s%d flows added, %d deleted", self.name, what, *numbers, extra=self.about)
-            self.mended += self._added + self._deleted if unasked else 0
-            self._added = self._deleted = 0
+        self._note_sent(unasked=unasked)
         self.problem = ""
         self.took = None
         if self._since and not self.waiting:
@@ -216,6 +219,24 @@ class Reconciler:
             if state.peers is not self.peers and state.peers != self.peers:
                 self.peers = state.peers
         return state is not None
+
+    @property
+    def _unsaid(self) -> int:
+        return self._added + self._deleted
+
+    def _note_sent(self, *, unasked: bool) -> None:
+        if unasked:
+            self.mended += self._unsaid
+            self._say(logging.WARNING, "its flows were changed behind our back; mended: ")
+        elif time.monotonic() - self._said >= SAY_INTERVAL and not (self._flows and self._flows.busy):
+            self._say()
+
+    def _say(self, level: int = logging.INFO, what: str = "") -> None:
+        """Log how many flows were sent since this was done last, if any were."""
+        if self._unsaid:
+            numbers = (self._added, self._deleted)
+            log.log(level, "%s: %s%d flows added, %d deleted", self.name, what, *numbers, extra=self.about)
+            self._added, self._deleted, self._said = 0, 0, time.monotonic()
 
     def _add_meters(self, *, read_back: bool) -> None:
         """A meter is there before the flows that use it."""

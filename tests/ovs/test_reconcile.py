@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.reconciler import SAY_INTERVAL
 from flows.pipeline import BR_GUEST, BR_NIC
 from mapping.model import Snapshot
 from tests.build import (
@@ -177,6 +178,25 @@ def test_a_switch_that_restarts_empty_is_programmed_again(world: World, figure: 
     world.assert_as_desired()
     figure("programmed again after ovs-vswitchd", round(time.monotonic() - start, 3), "s")
     world.b.address()
+
+
+def test_many_changes_make_few_lines_of_log_and_all_are_counted(world: World) -> None:
+    def said() -> list[int]:
+        lines = re.findall(r"host-a br-nic: (\d+) flows added, (\d+) deleted", world.controller.log.read_text())
+        return [int(added) - int(deleted) for added, deleted in lines]
+
+    time.sleep(2 * SAY_INTERVAL)  # what was before has been said
+    before, start = said(), time.monotonic()
+    there = len(world.a.cookies(BR_NIC))
+    extra = [mapping(f"10.0.0.{100 + number}", DB) for number in range(20)]
+    for number in range(1, len(extra) + 1):
+        world.write(snapshot(HOST_A, HOST_B, BLUE, RED, WEB, DB, SPY, MAPPINGS, extra[:number]))
+    more = len(world.a.cookies(BR_NIC)) - there
+    assert more >= len(extra)
+    wait_until(lambda: sum(said()) - sum(before) == more, 10, "the log to say all")
+    lines, seconds = len(said()) - len(before), time.monotonic() - start
+    assert lines <= seconds / SAY_INTERVAL + 1
+    world.write(TWO_HOSTS)
 
 
 def test_a_device_that_is_plugged_later_is_programmed_then(world: World) -> None:
