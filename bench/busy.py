@@ -1,13 +1,14 @@
 """One VPC changes thousands of times a second: what that does to the changes of another VPC on the same host.
 
-The quiet VPC's mappings change at a steady pace, in turns with and without the load. Each change is seen twice: in
-the switch, and by a bare client that follows the quiet VPC's rows in the database. What grows for the latter, too, is
-not Lockgate's: it is the database, and the machine's cores that all of this shares.
+The quiet VPC's mappings change at a pace of their own, in turns with and without the load. Each change is seen twice:
+in the switch, and by a bare client that follows the quiet VPC's rows in the database. What grows for the latter, too,
+is not Lockgate's: it is the database, and the machine's cores that all of this shares.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import re
 import select
 import subprocess
@@ -61,9 +62,11 @@ class Quiet:
         self._sources: dict[Source, str] = {source: rf" {field}=(\S+) " for source, field in changes.fields.items()}
         self._sources[self._follower] = r'"(10\.[0-9.]+)"'
         self._number = 0
+        # Else each change would come at the same moment of the busy VPC's pace.
+        self._random = random.Random(7)  # noqa: S311
 
     def during(self, interval: float, seconds: float, process: subprocess.Popen[str] | None = None) -> list[Times]:
-        """Make changes at this pace, for so long or until the process ends, each whether or not the last is done."""
+        """Make changes at about this pace, for so long or until the process ends, whether or not the last is done."""
         asked: dict[str, float] = {}
         seen: dict[str, dict[Source, float]] = {}
         begin = due = time.monotonic()
@@ -73,7 +76,7 @@ class Quiet:
             going = going and (process.poll() is None if process else now < begin + seconds)
             if going and now >= due:
                 asked[self._ask()] = due
-                due += interval
+                due += interval * self._random.uniform(0.5, 1.5)
             if not going and all(len(seen.get(ip, {})) == len(self._sources) for ip in asked):
                 return [self._times(asked[ip], seen[ip]) for ip in asked]
             if now > due + PATIENCE:

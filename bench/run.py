@@ -24,8 +24,8 @@ class Scale:
     """Rows of one transaction where the database is filled while the controller runs."""
     changes: int = 500
     """Single changes timed on a loaded host. Below some hundred a p99 says little."""
-    peer_turns: int = 3
-    """How often ovs-ofctl loads the same flows; the median counts."""
+    turns: int = 3
+    """How often what comes out otherwise each time is measured; the median counts."""
     growth: tuple[int, ...] = (1000, 10_000, 100_000, 1_000_000)
     growth_changes: int = 100
     busy_turns: int = 3
@@ -36,7 +36,7 @@ class Scale:
     """Row changes in one of its transactions."""
     busy_mappings: int = 10_000
     quiet_interval: float = 0.02
-    """Seconds from one change of the quiet VPC to the next."""
+    """Seconds from one change of the quiet VPC to the next, on average."""
     everyone: int = 1_000_000
     """Mappings in the database of the working set's measurement."""
     ours: int = 2000
@@ -62,7 +62,7 @@ FULL = Scale()
 QUICK = Scale(
     mappings=5000,
     changes=100,
-    peer_turns=1,
+    turns=1,
     growth=(500, 5000, 20_000),
     growth_changes=20,
     busy_turns=1,
