@@ -11,7 +11,8 @@ import gc
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +54,12 @@ class Splitter:
         Raises:
             ValueError: what was received is not JSON objects; the stream is of no more use.
         """
+        if not self._buffer and data.count(b"{") == data.count(b"}"):
+            try:
+                with _no_collection():
+                    return self._objects(data.decode())
+            except (ValueError, RecursionError):
+                pass  # perhaps the end has not come, or braces are in strings: what is outside of these is counted
         self._buffer += data
         complete = 0
         for brace in self._structure(data).translate(None, _NOT_BRACES):
@@ -62,18 +69,19 @@ class Splitter:
             self._buffer = self._buffer.lstrip()
         if self._depth < 0 or (self._buffer and self._buffer[0] != ord("{")):
             raise ValueError("the server sent something that is not a JSON object")
-        return self._decode(complete) if complete else []
+        with _no_collection():
+            return self._messages(complete) if complete else []
 
-    def _decode(self, complete: int) -> list[Message]:
-        # Parsing makes no cycles, and looking for some among the millions of objects of a large message takes longer
-        # than making them.
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
-            return self._messages(complete)
-        finally:
-            if enabled:
-                gc.enable()
+    def _objects(self, text: str) -> list[Message]:
+        """What is written here, if it is whole objects and nothing between: most often it is, and need not be cut."""
+        messages: list[Message] = []
+        end = 0
+        while end < len(text):
+            if text[end] != "{":
+                raise ValueError("no object begins here")
+            message, end = self._decoder.raw_decode(text, end)
+            messages.append(message)
+        return messages
 
     def _messages(self, complete: int) -> list[Message]:
         # Bytes after the last complete object may end within a character: those are kept as they are.
@@ -112,6 +120,18 @@ class Splitter:
             else:
                 outside_bytes.append(byte)
         return bytes(outside_bytes)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Parsing makes no cycles; to look for some among the objects of a large message takes longer than to make them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Session:
