@@ -82,7 +82,7 @@ def _turn(run: Run, lab: Lab) -> tuple[float, float]:
         for bridge in (BR_GUEST, BR_NIC):
             host.ovs.ofctl("del-flows", bridge)
     lab.start_controller()
-    # What the datapath remembers of the bare tunnel carries a ping for a while yet.
+    # What hosts have reported is as before, and each bridge comes back by itself, after up to 8 s.
     wait_until(lambda: {name: count() for name, count in counts.items()} == flows, 60, "Lockgate's flows to be back")
     wait_until(lambda: lab.guest("a").ping(lab.guest("b").ip), 20, "Lockgate's flows to carry a ping")
     return ours, bare

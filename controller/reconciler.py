@@ -152,7 +152,7 @@ class Reconciler:
                 continue
             audit = max(AUDIT_INTERVAL, self._read_seconds / AUDIT_SHARE)
             if not self._changed.wait(timeout=SAY_INTERVAL if self._unsaid else audit):
-                self._trusted = self._trusted and bool(self._unsaid)
+                self._trusted = self._trusted and bool(self._unsaid)  # it was no audit that was waited for
                 self._say()
             self._changed.clear()
 

@@ -460,7 +460,6 @@ class _Step(Tally):
         """Host -> by how many addresses more lead there than before."""
         self.far: set[RowId] = set()
         """Ports of other hosts of which it may be others that they are allowed."""
-
         self._move: tuple[Place, Place] | None = None
         """The places of the last address that has moved within a pattern."""
         self._parts: tuple[Part, ...] = ()
