@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -77,9 +78,9 @@ def test_packets_and_bytes_by_port_and_by_reason(lockgate: Lockgate, world: Worl
     shown = lockgate("port", "show", "web").out.splitlines()
     assert shown[0] == f"port web of VPC blue (VNI 5001): {WEB.mac}, 10.0.0.11, fd00::11"
     assert ["dropped,", "spoofed_ip", "3", str(3 * len(SPOOFED))] in [line.split() for line in shown]
-    world.controller.says(
-        "host-a: 3 packet(s) at port web of VPC blue dropped as spoofed_ip: a guest sent from an IP address"
-    )
+    said = r"host-a: (\d+) packet\(s\) at port web of VPC blue dropped as spoofed_ip: a guest sent from an IP address"
+    log = world.controller.log
+    wait_until(lambda: sum(map(int, re.findall(said, log.read_text()))) == 3, REPORTED, "the log to say all three")
 
 
 LIMITS = {
