@@ -217,10 +217,7 @@ class Writer:
                 if message.get("id") == request:
                     return self._results(message)
             if self._session.generation != generation or not self._session.connected:
-                raise MappingError(
-                    f"the mapping database at {self._session.remote} went away before it answered "
-                    f"({self._session.error}): look whether the change is there, then try again"
-                )
+                raise self._unanswered(self._session.error)
             if ovs.timeval.msec() >= deadline:
                 raise MappingError(
                     f"the mapping database at {self._session.remote} gives no answer in {self._timeout_ms / 1000:g} s: "
@@ -244,11 +241,20 @@ class Writer:
                     f"the server at {self._session.remote} has no database {schema.DATABASE}: it is another one's; "
                     "start one with `lockgate mapping serve`, or say where it is with --db or LOCKGATE_DB"
                 )
+            if details == "canceled":
+                # By a front or a relay whose own server has gone: that may have done it.
+                raise self._unanswered("canceled")
             raise MappingError(f"the mapping database at {self._session.remote} refuses: {error}")
         result = message.get("result")
         if not isinstance(result, list):
             raise MappingError(f"what answers at {self._session.remote} is no mapping database")
         return result
+
+    def _unanswered(self, why: str) -> MappingError:
+        return MappingError(
+            f"the mapping database at {self._session.remote} went away before it answered ({why}): "
+            "look whether the change is there, then try again"
+        )
 
 
 def unreachable(remotes: Sequence[str], why: str) -> str:

@@ -113,20 +113,42 @@ def test_clients_go_to_another_member_and_are_told_only_what_is_new(members: lis
         return load(found, transaction, updates)
 
     replica._load = spy  # type: ignore[method-assign]
+    gone = members[0]
     try:
         for name in ("a", "ab", "abc"):
             seq = add(places, name)
         assert replica.wait_until(lambda: replica.current and replica.config_seq == seq, WITHIN * 1000)
         first = replica.session.remote
         del results[:]
-        members[places.index(first)].stop()
+        gone = members[places.index(first)]
+        gone.stop()
         assert replica.wait_until(lambda: replica.current and replica.session.remote != first, WITHIN * 1000)
         assert results[-1][0] is True
-        seq = add([place for place in places if place != first], "abcd")
+        left = [each.remote for each in members if each is not gone]
+        wait_until(lambda: any(maintenance.look(each).leader for each in left), WITHIN, "another leader")
+        rest = [place for place in places if place != first]
+        wait_until(lambda: all(maintenance.look(place).connected for place in rest), WITHIN, "the fronts")
+        seq = add(rest, "abcd")
         assert replica.wait_until(lambda: replica.config_seq == seq, WITHIN * 1000)
-        members[places.index(first)].start()
     finally:
         replica.session.close()
+        gone.start()
+
+
+def test_who_writes_by_a_front_is_told_when_its_member_goes_before_it_answers(
+    members: list[Served], places: list[str]
+) -> None:
+    pid = server_of(members[2], "mapping")
+    os.kill(pid, signal.SIGSTOP)
+    killed = threading.Timer(2, os.kill, (pid, signal.SIGKILL))
+    killed.start()
+    try:
+        with pytest.raises(MappingError, match=r"went away before it answered \(canceled\): look whether"):
+            add(places[2:], "ahead of its time")
+    finally:
+        killed.join()
+        members[2].stop()
+        members[2].start()
 
 
 def test_status_shows_the_members_who_leads_and_who_is_gone(members: list[Served], places: list[str]) -> None:
@@ -237,7 +259,7 @@ def test_a_front_that_is_busy_when_trust_files_change_is_told_later(
 ) -> None:
     """The member goes on meanwhile, and whoever is revoked is cut off in the end."""
     member, thief = members[0], Session([places[0]], site.issue("operator", "trudy"))
-    front = front_of(member)
+    front = server_of(member, "operator")
     try:
         wait_until(lambda: runs(thief) and thief.connected, WITHIN, "a connection")
         os.kill(front, signal.SIGSTOP)
@@ -253,9 +275,9 @@ def test_a_front_that_is_busy_when_trust_files_change_is_told_later(
     assert maintenance.look(places[0]).connected
 
 
-def front_of(member: Served) -> int:
-    """The process of its front."""
-    file = str(member.folder / "operator.db").encode()
+def server_of(member: Served, name: str) -> int:
+    """The process of its server of "mapping", or of the front of a role."""
+    file = str(member.folder / f"{name}.db").encode()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")
