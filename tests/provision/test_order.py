@@ -77,6 +77,34 @@ def test_killed_at_each_step_and_run_again_it_ends_in_the_same_state_with_one_bo
         assert "nic0" not in tool.lab.hosts["host-a"].vsctl("list-ports", "br-guest").split()
 
 
+def test_a_machine_whose_turning_on_was_broken_off_is_off_and_can_be_turned_on(
+    lab_tool: Tool, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = LabMachine("host-a", lab_tool.lab.name, "web", "web", lab_tool.snapshot)
+    machine.boot_from(program.path)
+    try:
+        for broken in ("topo.guest.Guest.connect", "provision.lab.LabMachine._start"):
+            with monkeypatch.context() as killed:
+                killed.setattr(broken, broke_off)
+                with pytest.raises(BrokenOffError):
+                    machine.turn_on()
+            assert not machine.is_on()
+        machine.turn_on()
+        assert machine.is_on()
+        wait_until(lambda: program.boots == 1, 10, "its program to run")
+    finally:
+        machine.turn_off()
+    assert not machine.is_on()
+
+
+class BrokenOffError(Exception):
+    """As if the tool had been killed."""
+
+
+def broke_off(*_: object) -> None:
+    raise BrokenOffError
+
+
 def test_the_events_are_those_that_are_documented(lab_tool: Tool, program: Program) -> None:
     tool = lab_tool
     *events, record = map(json.loads, tool(*program.words).splitlines())
