@@ -18,8 +18,8 @@ from controller import oxm
 from flows.change import Change
 from flows.fields import Field
 from flows.flow import (
-    COOKIE_MARK,
     COOKIE_MARK_SHIFT,
+    OUR_COOKIES,
     Action,
     CheckLarger,
     Commit,
@@ -38,7 +38,6 @@ from flows.flow import (
 from flows.meter import Meter, Meters
 from flows.pipeline import TABLES
 
-OUR_COOKIES: Final = COOKIE_MARK << COOKIE_MARK_SHIFT
 OUR_COOKIES_MASK: Final = 0xFFFF << COOKIE_MARK_SHIFT
 EXACT: Final = (1 << 64) - 1
 

@@ -19,6 +19,8 @@ from flows.pipeline import TABLES, Reason, Table
 COOKIE_MARK: Final = 0x10C6
 """Upper 16 bits of every cookie of ours: only flows that carry it are ever touched."""
 COOKIE_MARK_SHIFT: Final = 48
+OUR_COOKIES: Final = COOKIE_MARK << COOKIE_MARK_SHIFT
+"""A cookie that is the mark alone."""
 
 
 class Match(NamedTuple):
@@ -284,14 +286,13 @@ class Flow(NamedTuple):
 
 _shape = cache(Shape)
 _tuple: Final = tuple.__new__
-_MARK: Final = COOKIE_MARK << COOKIE_MARK_SHIFT
 
 
 def cookie(shape: Shape, values: tuple[int, ...]) -> int:
     """Our mark, and 48 bits of a hash of everything that the flow with this shape and values says."""
     digest = shape.hash.copy()
     digest.update(shape.pack(*values))
-    return _MARK | int.from_bytes(digest.digest())
+    return OUR_COOKIES | int.from_bytes(digest.digest())
 
 
 def filled(shape: Shape, values: tuple[int, ...]) -> Flow:
