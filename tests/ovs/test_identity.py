@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,10 @@ from topo.waiting import wait_until
 BRIDGES = (BR_GUEST, BR_NIC)
 
 
+Hosts = Callable[[Host, Path, str], DummyHost]
+"""Makes a switch that says that it is this host, with the certificate in this folder."""
+
+
 @dataclass
 class Secure:
     site: Site
@@ -31,15 +35,6 @@ class Secure:
     trust: Path
     """The controller's folder."""
     target: str
-    stack: ExitStack
-
-    def host(self, host: Host, tls: Path, name: str) -> DummyHost:
-        """A switch that says that it is this host, with this certificate."""
-        peer = HOST_B if host is HOST_A else HOST_A
-        made = DummyHost(self.site.folder / name, host, self.target, "external_ids:x=y", peer, tls=tls)
-        self.stack.callback(made.ovs.stop)
-        made.start()
-        return made
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +43,32 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     with ExitStack() as stack:
         site = two_hosts(folder, stack)
         controller, identity, target = controlled(site, stack)
-        yield Secure(site, controller, identity.folder, target, stack)
+        yield Secure(site, controller, identity.folder, target)
+
+
+@pytest.fixture
+def host(secure: Secure) -> Iterator[Hosts]:
+    """Switches that go with the test: the next one's of the same name would be cut off for them, and they for it."""
+    with ExitStack() as stack:
+
+        def make(host: Host, tls: Path, name: str) -> DummyHost:
+            peer = HOST_B if host is HOST_A else HOST_A
+            made = DummyHost(secure.site.folder / name, host, secure.target, "external_ids:x=y", peer, tls=tls)
+            stack.callback(made.ovs.stop)
+            made.start()
+            return made
+
+        yield make
 
 
 def served(host: DummyHost) -> bool:
     return all(len(host.cookies(bridge)) > 5 for bridge in BRIDGES)
 
 
-def test_a_host_is_served_under_its_own_name_and_goes_on_when_another_poses_as_it(secure: Secure) -> None:
-    b = secure.host(HOST_B, secure.site.issue("host", "host-b").folder, "b")
+def test_a_host_is_served_under_its_own_name_and_goes_on_when_another_poses_as_it(secure: Secure, host: Hosts) -> None:
+    b = host(HOST_B, secure.site.issue("host", "host-b").folder, "b")
     wait_until(lambda: served(b), 20, "host-b to be served")
-    thief = secure.host(HOST_B, secure.site.issue("host", "host-a").folder, "thief")
+    thief = host(HOST_B, secure.site.issue("host", "host-a").folder, "thief")
     secure.controller.says("refused: it is host-b's, and the certificate is of host-a")
     assert not any(thief.cookies(bridge) for bridge in BRIDGES)
     assert "the older connection is closed" not in secure.controller.log.read_text()
@@ -75,24 +85,24 @@ def reported(secure: Secure, host: str) -> dict[str, str]:
     return dict(transact(secure.site.socket, None, select)[0]["rows"][0]["status"][1])
 
 
-def test_expired_certificates_get_nothing_and_the_log_names_them(secure: Secure) -> None:
-    late = secure.host(HOST_A, secure.site.issue("host", "host-late", days=1, ago=2).folder, "late")
+def test_expired_certificates_get_nothing_and_the_log_names_them(secure: Secure, host: Hosts) -> None:
+    late = host(HOST_A, secure.site.issue("host", "host-late", days=1, ago=2).folder, "late")
     secure.controller.says("its certificate says host host-late")
     assert not any(late.cookies(bridge) for bridge in BRIDGES)
-    late.ovs.stop()
     assert "certificate has expired" in secure.controller.log.read_text()
 
 
-def test_certificates_of_another_role_get_nothing_and_the_log_names_them(secure: Secure) -> None:
-    wrong = secure.host(HOST_A, secure.site.issue("operator", "host-wrong").folder, "wrong")
+def test_certificates_of_another_role_get_nothing_and_the_log_names_them(secure: Secure, host: Hosts) -> None:
+    wrong = host(HOST_A, secure.site.issue("operator", "host-wrong").folder, "wrong")
     secure.controller.says("its certificate says operator host-wrong")
     assert not any(wrong.cookies(bridge) for bridge in BRIDGES)
-    wrong.ovs.stop()
 
 
-def test_a_revoked_host_is_cut_off_keeps_its_flows_and_comes_back_with_a_new_certificate(secure: Secure) -> None:
+def test_a_revoked_host_is_cut_off_keeps_its_flows_and_comes_back_with_a_new_certificate(
+    secure: Secure, host: Hosts
+) -> None:
     tls = secure.site.issue("host", "host-a").folder
-    a = secure.host(HOST_A, tls, "a")
+    a = host(HOST_A, tls, "a")
     wait_until(lambda: served(a), 20, "host-a to be served")
     before = {bridge: a.cookies(bridge) for bridge in BRIDGES}
     secure.site.pki.revoke("host", "host-a")
@@ -109,11 +119,11 @@ def test_a_revoked_host_is_cut_off_keeps_its_flows_and_comes_back_with_a_new_cer
 
 
 @pytest.mark.parametrize("role", ["host", "controller"])
-def test_an_authority_is_replaced_step_by_step_and_no_flow_is_touched(secure: Secure, role: str) -> None:
+def test_an_authority_is_replaced_step_by_step_and_no_flow_is_touched(secure: Secure, host: Hosts, role: str) -> None:
     """As docs/control-network.md says: rotate, trust files, new certificates, finish, trust files."""
     tls = secure.site.issue("host", "host-a").folder
     folders = (secure.trust, secure.site.member.folder, tls)
-    a = secure.host(HOST_A, tls, f"rotated-{role}")
+    a = host(HOST_A, tls, f"rotated-{role}")
     wait_until(lambda: served(a), 30, "host-a to be served")
     before, ages = {bridge: a.cookies(bridge) for bridge in BRIDGES}, oldest(a)
 
@@ -140,7 +150,6 @@ def test_an_authority_is_replaced_step_by_step_and_no_flow_is_touched(secure: Se
     give_out()
     still_served()
     assert oldest(a) >= ages, "a flow was put in place anew"
-    a.ovs.stop()
 
 
 def oldest(host: DummyHost) -> float:
