@@ -122,8 +122,8 @@ def speak_ipv6(namespace: str, interface: str) -> None:
 def entered(namespace: str) -> Iterator[None]:
     """Put this thread in the namespace for a while. Sockets that it opens, and programs that it starts, stay there."""
     with Path("/proc/thread-self/ns/net").open() as here, (FOLDER / namespace).open() as there:
-        _setns(there.fileno())
         try:
+            _setns(there.fileno())  # it may be interrupted when it has been done
             yield
         finally:
             _setns(here.fileno())
@@ -199,17 +199,17 @@ def pids_told(words: Sequence[str]) -> set[int]:
 
 
 def pids_at(folder: Path) -> set[int]:
-    """The processes, but for this one, that have been told of something below a folder."""
+    """The processes that have been told of something below a folder."""
     wanted = f"\0{folder}/".encode()
-    return _processes(lambda process: wanted in b"\0" + (process / "cmdline").read_bytes()) - {os.getpid()}
+    return _processes(lambda process: wanted in b"\0" + (process / "cmdline").read_bytes())
 
 
 def _processes(wanted: Callable[[Path], bool]) -> set[int]:
-    """The processes whose folder in /proc is as wanted."""
+    """The processes whose folder in /proc is as wanted, but for this one, which nobody wants to end or wait for."""
     found = set()
     for path in Path("/proc").glob("[0-9]*"):
         # Processes end while we look.
         with contextlib.suppress(OSError):
             if wanted(path):
                 found.add(int(path.name))
-    return found
+    return found - {os.getpid()}

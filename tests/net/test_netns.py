@@ -57,6 +57,32 @@ def called(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
+def test_who_is_interrupted_on_the_way_in_is_back_home(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, home = netns._setns, Path("/proc/self/ns/net").readlink()
+    interrupted: list[int] = []
+
+    def setns(fd: int) -> None:
+        real(fd)
+        if not interrupted:
+            interrupted.append(fd)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(netns, "_setns", setns)
+    with pytest.raises(KeyboardInterrupt), netns.entered(namespace):
+        pass
+    assert interrupted
+    assert Path("/proc/self/ns/net").readlink() == home
+
+
+def test_who_removes_a_namespace_that_he_is_in_goes_on(namespace: str) -> None:
+    """An interrupt may come at any moment, also on the way out."""
+    remove = (
+        f"from topo import netns; kept = netns.entered({namespace!r}); kept.__enter__(); netns.delete([{namespace!r}])"
+    )
+    subprocess.run([sys.executable, "-c", remove], cwd=ROOT, check=True, timeout=20)
+    assert netns.names(namespace) == []
+
+
 def test_who_is_about_to_enter_is_ended(namespace: str) -> None:
     with called(*netns.inside(namespace, SLEEP)) as late:
         netns.delete([namespace])
