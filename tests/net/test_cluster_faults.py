@@ -114,13 +114,17 @@ class Faults:
         self.members = lab.control.members.all
 
     def leader(self) -> Member:
+        """The one that leads. One that was paused or cut off may say so, too, until it hears of the other.
+
+        Who joins by such a one is told that he is in, and is not (docs/control-network.md).
+        """
         found: list[Member] = []
 
         def there() -> bool:
             found[:] = [each for each in self.members if each.runs and maintenance.look(each.remote).leader]
-            return bool(found)
+            return len(found) == 1
 
-        wait_until(there, WITHIN, "a leader")
+        wait_until(there, WITHIN, "a leader, and no other")
         return found[0]
 
     def follower(self) -> Member:
