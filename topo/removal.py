@@ -1,7 +1,7 @@
 """Remove every trace of a lab by its name alone, whatever state it is in, and whoever made it.
 
 A lab called NAME owns the namespaces lg-NAME-*, what runs in them, what builds it from outside of them, and its folder
-below `FOLDER`; nothing else.
+below `FOLDER`; nothing else. `FOLDER` itself stays: whoever makes another lab is about to make a folder in it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ def remove(name: str) -> None:
     # What makes the lab's certificates is in no namespace of it, and would make the folder again.
     netns.end(lambda: netns.pids_at(FOLDER / name), signal.SIGKILL)
     shutil.rmtree(FOLDER / name, ignore_errors=True)
-    with contextlib.suppress(OSError):  # another lab is still in it, or there is none
-        FOLDER.rmdir()
 
 
 @contextlib.contextmanager

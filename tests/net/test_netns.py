@@ -111,6 +111,13 @@ def test_a_builder_is_ended_whoever_has_started_it() -> None:
     assert not folder.exists()
 
 
+def test_others_may_make_their_folder_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "FOLDER", tmp_path / "labs")
+    (removal.FOLDER / NAME).mkdir(parents=True)
+    removal.remove(NAME)
+    assert list(tmp_path.rglob("*")) == [removal.FOLDER], "without it, they fail"
+
+
 def test_what_stays_is_seen_and_what_is_about_to_end_is_not() -> None:
     with start(["sh", "-c", "setsid --fork sleep 1 >/dev/null 2>&1; exit"]) as one:
         one.communicate()
