@@ -22,7 +22,7 @@ from mapping.errors import MappingError
 
 _RECORD: Final = re.compile(rb"OVSDB CLUSTER ([0-9]+) ([0-9a-f]{40})\n")
 _MEMBERS: Final = b"OVSDB CLUSTER "
-_SERVER: Final = re.compile(r"^    (\w+) \(\w+ at ([^)]+)\)( \(self\))?", re.MULTILINE)
+_SERVER: Final = re.compile(r"^    \w+ \((\w+) at ([^)]+)\)( \(self\))?", re.MULTILINE)
 _ADDRESS: Final = re.compile(r"(?:ssl|tcp):[0-9a-f.:\[\]]+:[0-9]{1,5}|unix:/.+")
 
 

@@ -151,6 +151,29 @@ def test_who_writes_by_a_front_is_told_when_its_member_goes_before_it_answers(
         members[2].start()
 
 
+def test_a_former_self_is_told_from_the_others_at_sockets_of_one_name(tmp_path: Path) -> None:
+    """Open vSwitch calls a member after its socket, so that these all have one name."""
+    folders = [tmp_path / name for name in "abc"]
+    raft = [f"unix:{folder}/raft.sock" for folder in folders]
+
+    def start(number: int) -> None:
+        cluster.prepare(folders[number] / "mapping.db", raft[number], raft[:1] if number else [])
+        service.start(folders[number], [f"punix:{folders[number]}/mapping.sock"])
+
+    try:
+        for number in range(3):
+            start(number)
+        places = [f"unix:{folder}/mapping.sock" for folder in folders]
+        wait_until(lambda: all(maintenance.look(place).connected for place in places), WITHIN, "the cluster")
+        service.stop(folders[2])
+        (folders[2] / "mapping.db").unlink()
+        start(2)
+        wait_until(lambda: cluster.settle(folders[2]), WITHIN, "its former self to be gone")
+    finally:
+        for folder in folders:
+            service.stop(folder)
+
+
 def test_status_shows_the_members_who_leads_and_who_is_gone(members: list[Served], places: list[str]) -> None:
     def look(*words: str, code: int) -> Any:  # noqa: ANN401 - whatever it printed
         file = str(members[0].folder / "mapping.db")
